@@ -1,0 +1,83 @@
+"""Finished episodes, as the struct of arrays in which they travel from environments to task teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """A batch of `n` finished episodes, in the order in which they ended.
+
+    Attributes:
+        tasks: the tasks attempted, shape ``(n, *task_space.shape)``.
+        returns: undiscounted sums of rewards, shape ``(n,)``, finite float64.
+        lengths: numbers of steps, shape ``(n,)``, int64.
+        successes: 1.0 or 0.0 where the environment defines success, NaN where not, shape ``(n,)``.
+        scores: further named values of each episode (regret estimates, other students' returns),
+            each of shape ``(n,)``.
+
+    Raises:
+        ValueError: when the first axes differ, or a return is not finite.
+
+    Example:
+        >>> batch = Episodes.of(tasks=np.array([[0.5], [1.0]]), returns=[3.0, 4.0])
+        >>> len(batch), batch.returns.mean()
+        (2, np.float64(3.5))
+        >>> batch[1:].tasks
+        array([[1.]])
+    """
+
+    tasks: NDArray[Any]
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    successes: NDArray[np.float64]
+    scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.tasks),)
+        parts = (("returns", self.returns), ("lengths", self.lengths), ("successes", self.successes))
+        for name, values in (*parts, *self.scores.items()):
+            if values.shape != shape:
+                raise ValueError(f"episodes: {name} has shape {values.shape}, expected {shape} as for tasks")
+        if np.count_nonzero(np.isfinite(self.returns)) < shape[0]:
+            row = int(np.argmin(np.isfinite(self.returns)))
+            raise ValueError(
+                f"episodes: return {self.returns[row]} of task {self.tasks[row]} is not finite; "
+                "the environment gave a NaN or infinite reward"
+            )
+
+    @staticmethod
+    def of(
+        tasks: NDArray[Any],
+        returns: NDArray[np.float64] | Sequence[float],
+        lengths: NDArray[np.int64] | Sequence[int] | None = None,
+        successes: NDArray[np.float64] | Sequence[float] | None = None,
+        **scores: NDArray[np.float64] | Sequence[float],
+    ) -> Episodes:
+        """Build a batch from anything array-like; lengths default to 1, successes to NaN."""
+        n = len(tasks)
+        return Episodes(
+            np.asarray(tasks),
+            np.asarray(returns, dtype=np.float64),
+            np.ones(n, np.int64) if lengths is None else np.asarray(lengths, dtype=np.int64),
+            np.full(n, np.nan) if successes is None else np.asarray(successes, dtype=np.float64),
+            {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()},
+        )
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __getitem__(self, rows: slice | NDArray[Any]) -> Episodes:
+        return Episodes(
+            self.tasks[rows],
+            self.returns[rows],
+            self.lengths[rows],
+            self.successes[rows],
+            {name: values[rows] for name, values in self.scores.items()},
+        )

@@ -1,0 +1,51 @@
+"""`tutelage bench`: measured speeds and scores, as a table or as JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from tutelage.experiments.measurement import Measurement
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Measure: teachers (cost and toy score of each task teacher), loop (what a task teacher costs a training
+    loop), envs (StumpTracks against Gymnasium's BipedalWalker-v3)."""
+
+    what: Annotated[Literal["teachers", "loop", "envs"], tyro.conf.Positional]
+    """Which benchmark."""
+    json: bool = False
+    """Print one JSON object a line instead of a table."""
+    quick: bool = False
+    """Fewer repetitions, for a first look."""
+
+
+def bench(config: BenchConfig) -> None:
+    """Run a benchmark and print it; one thread, whatever the machine has."""
+    import os
+
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    from tutelage.experiments.measurement import print_measurements
+
+    print_measurements(measurements(config.what, config.quick), config.json)
+
+
+def measurements(what: str, quick: bool) -> Iterator[Measurement]:
+    """Yield the measurements of a benchmark as they are made."""
+    if what == "teachers":
+        from tutelage.experiments.bench_teachers import bench_teachers
+
+        return bench_teachers(seeds=2 if quick else 5)
+    if what == "loop":
+        from tutelage.experiments.bench_loop import bench_loop
+
+        return bench_loop(runs=2 if quick else 7)
+    from tutelage.experiments.bench_envs import bench_envs
+
+    return bench_envs(runs=2 if quick else 5)

@@ -1,0 +1,187 @@
+"""`tutelage compare`: a grid of task teachers, students and seeds, trained side by side and compared.
+
+Each cell runs in a process of its own with one thread. A finished cell is never run twice: after a kill, the
+same command skips what is finished and continues the rest. At the end come a table and a report.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from tutelage.experiments.config import GridConfig
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Compare task teachers over seeds, in one environment. Options given here override the preset's.
+
+    Examples: `tutelage compare --preset quick`, or
+    `tutelage compare --env stump-tracks --teachers random alp-gmm riac --students ppo sac --seeds 10
+    --steps 2_000_000 --workers 2 --out runs/x`.
+    """
+
+    preset: Literal["quick", "standard", "paper"] | None = None
+    """quick: PointMassGate, minutes on 2 cores. standard: StumpTracks, a workstation night. paper: the published
+    protocol, 20 M steps and 16 seeds. Default: quick, unless --env is given."""
+    env: str | None = None
+    """Environment: point-mass-gate, stump-tracks, hexagon-tracks, ... or module:factory of your own."""
+    teachers: tuple[str, ...] | None = None
+    """Task teachers: random, target, oracle, adr, riac, covar-gmm, alp-gmm, or module:Class of your own."""
+    students: tuple[str, ...] | None = None
+    """Students: ppo, sac, td3, recurrent-ppo, ... or module:Class of any algorithm with SB3's interface."""
+    seeds: int | None = None
+    """How many seeds: 0, 1, ... each."""
+    steps: int | None = None
+    """Environment steps that each student trains."""
+    evaluate_every: int | None = None
+    """Steps from one evaluation and checkpoint to the next. Default: a twentieth of the steps."""
+    baseline: str | None = None
+    """Task teacher that the others are compared with. Default: the first of --teachers."""
+    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Cells trained at once, one thread each. 0: one for each core."""
+    out: Path | None = None
+    """Folder of the results. Default: runs/<preset or environment>."""
+    clips: bool = True
+    """Record short clips of the first seed's students."""
+    report: bool = True
+    """Write the report at the end."""
+
+
+class ComparisonError(ValueError):
+    """A comparison that cannot be run as asked; the message says what to change."""
+
+
+def preset(name: str) -> GridConfig:
+    """The grid of a preset."""
+    from tutelage.students.presets import student_preset
+
+    if name == "quick":
+        return GridConfig(
+            env="point-mass-gate",
+            task_teachers={t: {} for t in ("target", "random", "adr", "riac", "covar-gmm", "alp-gmm")},
+            students={"ppo": student_preset("point-mass-gate", "ppo")},
+            seeds=tuple(range(5)),
+            steps=400_000,
+            evaluate_every=40_000,
+            baseline="target",
+        )
+    teachers = ("random", "adr", "riac", "covar-gmm", "alp-gmm")
+    if name == "standard":
+        return GridConfig(
+            env="stump-tracks",
+            task_teachers={t: {} for t in teachers},
+            students={"ppo": student_preset("stump-tracks", "ppo")},
+            seeds=tuple(range(5)),
+            steps=5_000_000,
+            evaluate_every=250_000,
+            baseline="random",
+        )
+    return GridConfig(
+        env="stump-tracks",
+        task_teachers={t: {} for t in teachers},
+        students={"sac": student_preset("stump-tracks", "sac-paper")},
+        seeds=tuple(range(16)),
+        steps=20_000_000,
+        evaluate_every=500_000,
+        baseline="random",
+    )
+
+
+def resolve(config: CompareConfig) -> GridConfig:
+    """The grid that the command asks for: the preset, and what was given besides.
+
+    Raises:
+        ComparisonError: when a name is unknown, a number makes no sense, or things do not go together.
+    """
+    from tutelage.students.presets import student_preset
+
+    base = preset(config.preset or "quick")
+    if config.env is not None and config.env != base.env:
+        base = replace(preset("standard" if config.preset is None else config.preset), env=config.env)
+        base = replace(base, students={name: student_preset(config.env, name) for name in base.students})
+    if config.students is not None:
+        base = replace(base, students={name: student_preset(base.env, name) for name in config.students})
+    if config.teachers is not None:
+        base = replace(base, task_teachers={name: {} for name in config.teachers})
+    if config.seeds is not None:
+        base = replace(base, seeds=tuple(range(config.seeds)))
+    if config.steps is not None:
+        base = replace(base, steps=config.steps, evaluate_every=max(1, config.steps // 20))
+    if config.evaluate_every is not None:
+        base = replace(base, evaluate_every=config.evaluate_every)
+    if config.baseline is not None or base.baseline not in base.task_teachers:
+        base = replace(base, baseline=config.baseline or next(iter(base.task_teachers), ""))
+    base = replace(base, clips=config.clips)
+    _check(base, config.workers)
+    return base
+
+
+def _check(grid: GridConfig, workers: int) -> None:
+    """Refuse what cannot work, before anything starts: every task teacher and student is built once."""
+    import numpy as np
+
+    from tutelage.experiments.catalogue import make_venv, task_env_card
+    from tutelage.teachers import make_task_teacher
+
+    for name, value in {"--seeds": len(grid.seeds), "--steps": grid.steps, "--evaluate-every": grid.evaluate_every}.items():
+        if value < 1:
+            raise ComparisonError(f"{name} is {value}; it must be at least 1")
+    if workers < 0:
+        raise ComparisonError(f"--workers is {workers}; it must be at least 1, or 0 for one for each core")
+    if not grid.task_teachers or not grid.students:
+        raise ComparisonError("name at least one of --teachers and one of --students")
+    if grid.baseline not in grid.task_teachers:
+        raise ComparisonError(f"--baseline {grid.baseline!r} is not among --teachers ({', '.join(grid.task_teachers)})")
+    try:
+        card = task_env_card(grid.env)
+        space = card.task_space()
+        for name, overrides in grid.task_teachers.items():
+            make_task_teacher(name, space, np.random.default_rng(0), card.knowledge, overrides)
+        from tutelage.envs.taught import TaughtVecEnv
+        from tutelage.students.student import make_student
+
+        some = make_task_teacher("random", space, np.random.default_rng(0), card.knowledge, {})
+        for student in grid.students.values():
+            make_student(student, TaughtVecEnv(make_venv(card, student.n_envs), some), seed=0, total_steps=1)
+    except (ValueError, TypeError) as error:
+        raise ComparisonError(str(error)) from None
+
+
+def compare(config: CompareConfig) -> int:
+    """Run the comparison; return the number of failed cells.
+
+    Raises:
+        ComparisonError: when the comparison cannot be run as asked.
+        FolderError: when the folder is in use or of another comparison.
+    """
+    from rich.console import Console
+
+    from tutelage.experiments.folders import locked
+    from tutelage.experiments.grid import GridRun, print_summary
+
+    console = Console()
+    grid = resolve(config)
+    out = config.out or Path("runs") / (config.preset or (config.env or "quick").replace(":", ".").replace("/", "-"))
+    with locked(out, patience=2.0):
+        run = GridRun(grid, out, command=shlex.join(["tutelage", *sys.argv[1:]]), console=console)
+        console.print(f"Results: {out}    TensorBoard, now or later: [bold]tutelage watch {out}[/bold]")
+        failed = run.run(config.workers or os.cpu_count() or 1)
+        print_summary(out, console)
+        if config.report:
+            from tutelage.experiments.report import ReportConfig, report
+
+            report(ReportConfig(run=out))
+            console.print(f"Report: {out / 'report' / 'report.html'}")
+        console.print(f"TensorBoard: [bold]tutelage watch {out}[/bold]")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(1 if compare(tyro.cli(CompareConfig)) else 0)

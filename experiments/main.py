@@ -1,0 +1,61 @@
+"""The command line: `tutelage compare`, `report`, `watch`, `bench`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import tyro
+
+from tutelage.experiments.bench import BenchConfig
+from tutelage.experiments.compare import CompareConfig
+from tutelage.experiments.report import ReportConfig
+from tutelage.experiments.watch import WatchConfig
+
+Command = (
+    Annotated[CompareConfig, tyro.conf.subcommand("compare")]
+    | Annotated[ReportConfig, tyro.conf.subcommand("report")]
+    | Annotated[WatchConfig, tyro.conf.subcommand("watch")]
+    | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
+)
+
+
+def main() -> None:
+    """Run the command that was typed; errors that the user can mend are one line."""
+    command = tyro.cli(
+        Command,  # type: ignore[arg-type]  # a union of subcommands
+        prog="tutelage",
+        description="Reinforcement-learning agents, taught: compare task teachers over seeds, report, watch, measure.",
+    )
+    sys.exit(run(command))
+
+
+def run(command: CompareConfig | ReportConfig | WatchConfig | BenchConfig) -> int:
+    """Dispatch to the subcommand; return the exit status."""
+    try:
+        if isinstance(command, CompareConfig):
+            from tutelage.experiments.compare import compare
+
+            return 1 if compare(command) else 0
+        if isinstance(command, ReportConfig):
+            from tutelage.experiments.report import report
+
+            report(command)
+        elif isinstance(command, WatchConfig):
+            from tutelage.experiments.watch import watch
+
+            return watch(command)
+        else:
+            from tutelage.experiments.bench import bench
+
+            bench(command)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"tutelage: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    main()

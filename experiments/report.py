@@ -1,0 +1,308 @@
+"""`tutelage report`: one page, pictures and tables of a grid folder, finished or not.
+
+Reads with `runs`, computes with `summary`, draws with `plots`, and writes into `<run>/report/`: a
+self-contained `report.html`, the figures as PNG, `summary.csv` (every number) and `summary.md`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tyro
+
+from tutelage.experiments import plots
+from tutelage.experiments.page import Picture, explanation, render_html, render_markdown
+from tutelage.experiments.runs import FloatArray, Grid, GridError, check_name, read_grid
+from tutelage.experiments.statistics import (
+    Estimate,
+    bootstrap,
+    iqm,
+    performance_profile,
+    probability_of_improvement,
+    sample_efficiency_curve,
+)
+from tutelage.experiments.summary import Results, defined, findings, gather, summary_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PERIODS = ("early", "middle", "late")
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Write a report on a grid folder of `tutelage compare`.
+
+    Attributes:
+        run: the grid folder, e.g. runs/quick.
+        out: where to write; `report` inside the grid folder by default.
+        test_set: test set to compare task teachers on; the grid's primary one by default.
+        confidence: of all intervals and tests.
+        resamples: of every bootstrap.
+        seed: of the resampling.
+    """
+
+    run: tyro.conf.Positional[Path]
+    out: Path | None = None
+    test_set: str | None = None
+    confidence: float = 0.95
+    resamples: int = 2000
+    seed: int = 0
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _nothing(size: int | None = None) -> Estimate:
+    value = np.asarray(np.nan) if size is None else np.full(size, np.nan)
+    return Estimate(value, value, value)
+
+
+def _seconds_curves(
+    seconds: FloatArray, scores: FloatArray, config: ReportConfig, rng: np.random.Generator
+) -> tuple[FloatArray, Estimate]:
+    """Curve over wall clock: each run interpolated linearly, from the latest start to the earliest end."""
+    there = np.isfinite(seconds) & np.isfinite(scores)
+    runs = [(s[t], y[t]) for s, y, t in zip(seconds, scores, there, strict=True) if t.any()]
+    if not runs:
+        return np.empty(0), _nothing(0)
+    x = np.linspace(
+        max(s[0] for s, _ in runs), max(max(s[0] for s, _ in runs), min(s[-1] for s, _ in runs)), 41
+    )
+    rows = np.stack([np.interp(x, s, y) for s, y in runs])
+    return x, sample_efficiency_curve(rows, rng, confidence=config.confidence, resamples=config.resamples)
+
+
+def _curve_pictures(grid: Grid, results: Results, config: ReportConfig, sets: list[str]) -> Iterator[Picture]:
+    rng, palette = np.random.default_rng(config.seed), plots.colours(grid)
+    options: dict[str, Any] = {"y_label": f"{results.unit}, IQM over runs", "percent": results.percent}
+    by_step, by_second = [], []
+    for name in sets:
+        curves = results.curves[name]
+        with_steps = {
+            teacher: sample_efficiency_curve(
+                scores, rng, confidence=config.confidence, resamples=config.resamples
+            )
+            for teacher, scores in curves.items()
+        }
+        by_step.append((name, {teacher: (results.steps, e) for teacher, e in with_steps.items()}))
+        timed = {t: _seconds_curves(results.seconds[t], scores, config, rng) for t, scores in curves.items()}
+        by_second.append((name, timed))
+    band = f"Bands are pointwise {100 * config.confidence:g} % intervals over runs"
+    figure = plots.curves(by_step, palette, x_label="training steps", mark=results.step, **options)
+    yield Picture(
+        f"curves-{results.student}",
+        "Sample efficiency",
+        f"{band}; the dotted line marks the step of the comparison.",
+        _png(figure),
+    )
+    figure = plots.curves(by_second, palette, x_label="seconds since the run's start", **options)
+    yield Picture(
+        f"curves-seconds-{results.student}",
+        "Against wall clock",
+        f"{band}. Runs that share a machine slow each other down: read these curves side by side only.",
+        _png(figure),
+    )
+
+
+def _score_pictures(grid: Grid, results: Results, config: ReportConfig, sets: list[str]) -> Iterator[Picture]:
+    rng, palette = np.random.default_rng(config.seed), plots.colours(grid)
+    how: dict[str, Any] = {"confidence": config.confidence, "resamples": config.resamples}
+    panels = []
+    for name in sets:
+        runs = {teacher: defined(scores) for teacher, scores in results.final[name].items()}
+        dots = {
+            t: (s, bootstrap([s], iqm, rng, unit="run", **how) if len(s) else _nothing())
+            for t, s in runs.items()
+        }
+        panels.append((name, dots))
+    yield Picture(
+        f"final-{results.student}",
+        f"Scores at step {results.step:,}",
+        "Each dot is a run; diamonds are interquartile means with their intervals.",
+        _png(plots.final_scores(panels, palette, label=results.unit, percent=results.percent)),
+    )
+    first = {teacher: runs for teacher, (runs, _) in panels[0][1].items() if len(runs)}
+    if grid.baseline in first and len(first) > 1:
+        chances = {
+            t: bootstrap([s, first[grid.baseline]], probability_of_improvement, rng, unit="run", **how)
+            for t, s in first.items()
+            if t != grid.baseline
+        }
+        yield Picture(
+            f"improvement-{results.student}",
+            f"Probability of improvement on {sets[0]}",
+            "Ties count half. An interval without width at 1 (or 0) means that every run lies above (or "
+            "below) every run of the baseline; resampling cannot tell how much further that would hold.",
+            _png(plots.improvement(chances, palette, grid.baseline)),
+        )
+
+
+def _profile_picture(grid: Grid, results: Results, config: ReportConfig, chosen: str) -> Iterator[Picture]:
+    rng, palette = np.random.default_rng(config.seed), plots.colours(grid)
+    how: dict[str, Any] = {"confidence": config.confidence, "resamples": config.resamples}
+    panels = []
+    for label, table in (
+        (f"{results.unit} ({chosen})", {t: defined(s) for t, s in results.final[chosen].items()}),
+        (f"return on a task ({chosen})", results.returns[chosen]),
+    ):
+        scores = {teacher: values for teacher, values in table.items() if len(values)}
+        if not scores:
+            return
+        every = np.concatenate([values.reshape(-1) for values in scores.values()])
+        edges = (0.0, 100.0) if label.startswith("%") else (float(every.min()), float(every.max()))
+        levels = np.linspace(*edges, 101)
+        panels.append(
+            (label, levels, {t: performance_profile(v, levels, rng, **how) for t, v in scores.items()})
+        )
+    yield Picture(
+        f"profiles-{results.student}",
+        "Performance profiles",
+        "Left: share of runs whose score exceeds a threshold. Right: share of all runs and test tasks "
+        "whose return does. A curve above another everywhere is better at every threshold.",
+        _png(plots.profiles(panels, palette)),
+    )
+
+
+def _map_pictures(grid: Grid, results: Results, sets: list[str]) -> Iterator[Picture]:
+    rows: dict[str, dict[str, FloatArray]] = {}
+    for name in sets:
+        rows[name] = {}
+        for teacher, table in results.mastery[name].items():
+            known = np.isfinite(table)
+            mean = np.where(known, table, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+            rows[name][teacher] = np.where(known.any(axis=0), mean, np.nan) if len(table) else np.empty(0)
+    counts = {teacher: len(table) for teacher, table in results.mastery[sets[0]].items()}
+    more = len(grid.parameters) - 2
+    note = f" Of {more + 2} task parameters the first two are shown." if more > 0 else ""
+    yield Picture(
+        f"mastery-{results.student}",
+        "What was learned, over the test tasks",
+        f"Mean over runs at step {results.step:,}. Axes differ where a test set fills little of the task "
+        f"space.{note}",
+        _png(plots.mastery_maps(grid, rows, percent=results.percent, counts=counts)),
+    )
+    proposals: dict[str, list[FloatArray]] = {}
+    for teacher in grid.task_teachers:
+        parts: list[list[FloatArray]] = [[], [], []]
+        for cell in grid.cells_of(results.student, teacher):
+            episodes = cell.training_episodes()
+            if episodes is None or episodes.tasks.shape[1] != len(grid.parameters):
+                continue
+            third = np.minimum(3 * episodes.steps / max(cell.steps, 1), 2).astype(int)
+            for period in range(3):
+                parts[period].append(episodes.tasks[third == period])
+        empty = np.empty((0, len(grid.parameters)))
+        proposals[teacher] = [np.concatenate([empty, *arrays]) for arrays in parts]
+    if any(len(tasks) for periods in proposals.values() for tasks in periods):
+        yield Picture(
+            f"proposals-{results.student}",
+            "What was proposed, over task space",
+            "Training tasks of all runs in each third of training; darker is more often (square root of the "
+            f"count, each panel by its own maximum). Crosses: test tasks of {grid.primary}, where they do "
+            f"not fill the space.{note}",
+            _png(plots.proposal_maps(grid, proposals, PERIODS)),
+        )
+
+
+def _time_picture(grid: Grid, results: Results) -> Iterator[Picture]:
+    seconds: dict[str, dict[str, float]] = {}
+    for teacher in grid.task_teachers:
+        timings = [
+            c.timings for c in grid.cells_of(results.student, teacher) if c.timings.get("total", 0) > 0
+        ]
+        if timings:
+            seconds[teacher] = {p: float(np.mean([t.get(p, 0.0) for t in timings])) for p in plots.PARTS}
+    if seconds:
+        shares = {t: 100 * s["task_teacher"] / max(sum(s.values()), 1e-9) for t, s in seconds.items()}
+        listed = ", ".join(f"{name} {share:.2g} %" for name, share in shares.items())
+        yield Picture(
+            f"time-{results.student}",
+            "Where the time goes",
+            f"Share of the task teacher (proposing and observing): {listed}.",
+            _png(plots.time_shares(seconds)),
+        )
+
+
+def pictures(grid: Grid, student: str, config: ReportConfig) -> list[Picture]:
+    """Draw all figures of one student; none before its first evaluation."""
+    results = gather(grid, student)
+    if not len(results.steps):
+        return []
+    chosen = config.test_set or grid.primary
+    sets = [chosen, *(name for name in grid.test_sets if name != chosen)]
+    return [
+        *_curve_pictures(grid, results, config, sets),
+        *_score_pictures(grid, results, config, sets),
+        *_time_picture(grid, results),
+        *_profile_picture(grid, results, config, sets[0]),
+        *_map_pictures(grid, results, sets),
+    ]
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write all or nothing: a full disk leaves the report of before."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+def report(config: ReportConfig) -> Path:
+    """Write the report of a grid folder and return the path of its page.
+
+    Raises:
+        GridError: when the folder is no grid, or has no such test set.
+    """
+    grid = read_grid(config.run)
+    check_name("test set", config.test_set or grid.primary, grid.test_sets)
+    how: dict[str, Any] = {
+        "confidence": config.confidence,
+        "resamples": config.resamples,
+        "seed": config.seed,
+    }
+    rows = summary_table(grid, test_set=config.test_set, **how)
+    drawn = {student: pictures(grid, student, config) for student in grid.students}
+    said = {
+        student: findings(grid, rows, student, test_set=config.test_set, confidence=config.confidence)
+        for student in grid.students
+    }
+    out = config.out or config.run / "report"
+    out.mkdir(parents=True, exist_ok=True)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows
+    )
+    for picture in (picture for several in drawn.values() for picture in several):
+        _write(out / f"{picture.name}.png", picture.png)
+    note = explanation(config.confidence, config.resamples)
+    _write(out / "summary.csv", table.getvalue().encode())
+    _write(out / "summary.md", render_markdown(grid, rows, said, note).encode())
+    _write(out / "report.html", render_html(grid, rows, said, drawn, note).encode())
+    return out / "report.html"
+
+
+def main() -> None:
+    """Entry of `python -m tutelage.experiments.report`."""
+    config = tyro.cli(ReportConfig, description=ReportConfig.__doc__)
+    try:
+        print(report(config))
+    except (GridError, OSError, ValueError) as error:
+        sys.exit(f"tutelage report: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What learns: unmodified Stable-Baselines3 algorithms, their presets, checkpoints and evaluation."""

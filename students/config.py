@@ -1,0 +1,77 @@
+"""What a student is: an SB3-style algorithm, its arguments, and how its environments are run."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+ALGORITHMS = {
+    "ppo": "stable_baselines3:PPO",
+    "sac": "stable_baselines3:SAC",
+    "td3": "stable_baselines3:TD3",
+    "a2c": "stable_baselines3:A2C",
+    "ddpg": "stable_baselines3:DDPG",
+    "dqn": "stable_baselines3:DQN",
+    "recurrent-ppo": "sb3_contrib:RecurrentPPO",
+    "tqc": "sb3_contrib:TQC",
+    "trpo": "sb3_contrib:TRPO",
+    "crossq": "sb3_contrib:CrossQ",
+}
+"""Short names of algorithms, and where their classes live (``module:Class``)."""
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """A student, fully described by JSON values.
+
+    Attributes:
+        algorithm: a short name of `ALGORITHMS`, or ``module:Class`` of any class with SB3's interface.
+        policy: SB3's policy name, e.g. ``MlpPolicy``.
+        n_envs: environments stepped at once.
+        kwargs: arguments of the algorithm's constructor. In ``policy_kwargs``, ``activation_fn`` may be the
+            name of a `torch.nn` class, e.g. ``Tanh``.
+        normalize_observations: put SB3's `VecNormalize` around the taught environment, for observations.
+        normalize_rewards: the same for rewards, with the ``gamma`` of `kwargs`.
+        workers: step each environment in a process of its own (SB3's `SubprocVecEnv`) instead of all in this one.
+    """
+
+    algorithm: str = "ppo"
+    policy: str = "MlpPolicy"
+    n_envs: int = 8
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    normalize_observations: bool = False
+    normalize_rewards: bool = False
+    workers: bool = False
+
+
+def load_object(path: str, what: str) -> Any:
+    """Import ``module:name``.
+
+    Raises:
+        ValueError: when `path` is not of that form, or there is no such module or name.
+    """
+    module, separator, name = path.partition(":")
+    if not separator:
+        raise ValueError(f"{what} {path!r} is not of the form module:name")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{what} {path!r} cannot be imported: {error}") from None
+
+
+def algorithm_class(name: str) -> Any:
+    """Find the class of an algorithm by its short name or ``module:Class``.
+
+    Raises:
+        ValueError: when there is none; the message suggests the nearest short name.
+    """
+    if ":" not in name and name not in ALGORITHMS:
+        near = difflib.get_close_matches(name, ALGORITHMS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"unknown student {name!r}{hint} (known: {', '.join(ALGORITHMS)}; or module:Class of your own)"
+        )
+    return load_object(ALGORITHMS.get(name, name), "student")

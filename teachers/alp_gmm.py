@@ -1,0 +1,234 @@
+"""ALP-GMM: Gaussians over tasks where absolute learning progress is high (Portelas et al. 2019)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.envs.episodes import Episodes
+from tutelage.envs.state import StateDict, rng_state, set_rng_state
+from tutelage.envs.tasks import TaskSpace
+from tutelage.teachers.mixtures import TaskGaussians, check_mixture_settings, task_mixture
+from tutelage.teachers.primitives import (
+    EpisodeWindow,
+    check_header,
+    require_box,
+    robust_scale,
+    state_header,
+    unit_tasks,
+)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ALPGMMConfig:
+    """Settings of ALP-GMM; the defaults are the paper's.
+
+    Attributes:
+        fit_rate: episodes between two fits, also the number of episodes that a fit looks at; the first
+            `fit_rate` tasks are uniform. At least twice `max_components`.
+        random_ratio: fraction of tasks drawn uniformly ever after, so that new progress is found; in [0, 1].
+        min_components, max_components: mixture sizes tried at every fit, both included.
+        max_history: most earlier tasks among which the nearest is looked for; the oldest are forgotten. The
+            paper keeps all of them, which costs more with every episode, and a reference from long ago says
+            little about progress now: on the cube toy the score falls as this grows.
+    """
+
+    fit_rate: int = 250
+    random_ratio: float = 0.2
+    min_components: int = 2
+    max_components: int = 10
+    max_history: int = 1_000
+
+    @staticmethod
+    def teachmyagent() -> ALPGMMConfig:
+        """The values that TeachMyAgent's benchmark chose (Romac et al. 2021)."""
+        return ALPGMMConfig(fit_rate=150, random_ratio=0.05, max_components=9)
+
+
+class NearestReturns:
+    """Remembers the return of every task attempted, and finds that of the nearest earlier task.
+
+    Of tasks at the same distance the newest counts. A task attempted again replaces its earlier self, which
+    could never be the answer any more; so a corner of the box that is proposed a thousand times takes one
+    place.
+
+    Args:
+        dim: parameters of a task.
+        max_history: most tasks remembered.
+    """
+
+    def __init__(self, dim: int, max_history: int) -> None:
+        self.dim = dim
+        self.max_history = max_history
+        self._returns: OrderedDict[bytes, float] = OrderedDict()  # oldest first
+
+    def __len__(self) -> int:
+        return len(self._returns)
+
+    def arrays(self) -> tuple[Floats, Floats]:
+        """Tasks, shape ``(n, dim)``, and returns, shape ``(n,)``, oldest first."""
+        tasks = np.frombuffer(b"".join(self._returns), dtype=np.float64).reshape(-1, self.dim)
+        return tasks, np.fromiter(self._returns.values(), dtype=np.float64, count=len(self))
+
+    def remember(self, tasks: Floats, returns: Floats) -> None:
+        """Add tasks, the newest last."""
+        for task, value in zip(np.ascontiguousarray(tasks), returns.tolist(), strict=True):
+            key = task.tobytes()
+            self._returns.pop(key, None)
+            self._returns[key] = value
+        while len(self) > self.max_history:
+            self._returns.popitem(last=False)
+
+    def progress(self, tasks: Floats, returns: Floats) -> Floats:
+        """Absolute learning progress of each task, 0 for the very first; then remember all of them.
+
+        ALP = |return - return of the nearest earlier task|; task i of the batch is earlier than task i + 1.
+        """
+        # Nearest among the batch's own earlier tasks: distances with everything not earlier masked out,
+        # turned round so that argmin meets the newest of equals first.
+        n = len(tasks)
+        within = np.sqrt(((tasks[:, None, :] - tasks[None, :, :]) ** 2).sum(axis=2))
+        within[np.triu_indices(n)] = np.inf
+        nearest = n - 1 - within[:, ::-1].argmin(axis=1)
+        distance = within[np.arange(n), nearest]
+        reference = returns[nearest]
+        if len(self):
+            old_distance, old_return = self._nearest_remembered(tasks)
+            older = old_distance < distance
+            reference[older] = old_return[older]
+        elif n:
+            reference[0] = returns[0]
+        self.remember(tasks, returns)
+        return np.abs(returns - reference)
+
+    def _nearest_remembered(self, tasks: Floats) -> tuple[Floats, Floats]:
+        from scipy.spatial import cKDTree
+
+        known, returns = self.arrays()
+        tree = cKDTree(known, balanced_tree=False, compact_nodes=False)
+        distances, rows = tree.query(tasks, k=2)
+        nearest = rows[:, 0]
+        # The tree answers with any one of several at the same distance: look for the newest of them.
+        for i in np.flatnonzero(distances[:, 0] == distances[:, 1]):
+            squared = ((known - tasks[i]) ** 2).sum(axis=1)
+            nearest[i] = len(known) - 1 - int(squared[::-1].argmin())
+        return distances[:, 0], returns[nearest]
+
+
+class ALPGMM:
+    """Proposes tasks where the student's return changes, for better or worse (Portelas et al. 2019).
+
+    Teacher algorithms for curriculum learning of deep RL in continuously parameterized environments, CoRL 2019
+    (arXiv:1910.07224). The absolute learning progress (ALP) of an episode is the difference between its return
+    and that of the nearest earlier task. Every `fit_rate` episodes Gaussian mixtures of several sizes are fitted
+    to the last `fit_rate` points [task, ALP]; the one with the best Akaike criterion is kept; then tasks are
+    drawn from its Gaussians, each chosen in proportion to its mean ALP.
+
+    Expert knowledge: none.
+
+    Args:
+        space: the box of task parameters.
+        rng: decides everything random; a child of it serves the fits.
+        config: settings.
+
+    Logged metrics:
+        - ``mean_alp``: mean ALP of the last window, in units of return.
+        - ``gaussians``: components of the current mixture; 0 during the first window.
+        - ``entropy``: of the choice among them, in nats; 0 when one Gaussian gets every proposal.
+
+    Notes:
+        Beyond the public code: tasks are compared in the unit cube and ALP is divided by the spread of the
+        window's returns, so neither units of tasks nor of returns matter; at equal distances the newest task
+        counts; earlier tasks are limited to `max_history`. A task drawn outside the box is clipped to it.
+
+    Example:
+        >>> from tutelage.envs.tasks import TaskSpace
+        >>> task_teacher = ALPGMM(BoxTasks({"height": (0, 3)}), np.random.default_rng(0))
+        >>> tasks = task_teacher.propose(2)
+        >>> task_teacher.observe(Episodes.of(tasks, returns=[10.0, 20.0]))
+        >>> tasks.shape, task_teacher.metrics()["gaussians"]
+        ((2, 1), 0.0)
+    """
+
+    def __init__(self, space: TaskSpace, rng: np.random.Generator, config: ALPGMMConfig = ALPGMMConfig()) -> None:
+        self.space = require_box(space, "ALP-GMM")
+        check_mixture_settings(config.fit_rate, config.random_ratio, config.min_components, config.max_components)
+        self.config = config
+        self.rng = rng
+        self._fit_rng = rng.spawn(1)[0]
+        self._window = EpisodeWindow(config.fit_rate, self.space.dim)
+        self._history = NearestReturns(self.space.dim, config.max_history)
+        self._gaussians: TaskGaussians | None = None
+        self._mean_alp = 0.0
+
+    def propose(self, n: int) -> Floats:
+        """Return `n` tasks, shape ``(n, d)``: uniform ones at first and at `random_ratio`, else of a Gaussian."""
+        # Columns: explore or not, which Gaussian, coordinates. Every task uses up the same number of uniforms.
+        uniforms = self.rng.random((n, self.space.dim + 2))
+        points = uniforms[:, 2:]
+        if self._gaussians is not None:
+            explore = uniforms[:, :1] < self.config.random_ratio
+            points = np.where(explore, points, self._gaussians.draw(uniforms[:, 1:]))
+        return self.space.from_unit(points)
+
+    def observe(self, episodes: Episodes) -> None:
+        """Take in finished episodes; fit at the end of every window of `fit_rate`."""
+        for tasks, returns in self._window.add(unit_tasks(self.space, episodes), episodes.returns):
+            self._fit(tasks, returns)
+
+    def _fit(self, tasks: Floats, returns: Floats) -> None:
+        # ALP_i = |r_i - r_j|,  j the nearest earlier task
+        alp = self._history.progress(tasks, returns)
+        self._mean_alp = float(alp.mean())
+        # Free of the unit of returns; the cap keeps a single outlier from filling the axis.
+        scaled = np.minimum(alp / robust_scale(returns), 10.0)
+        # The mixture of [task, ALP] with the lowest AIC among k = min_components .. max_components
+        sizes = range(self.config.min_components, self.config.max_components + 1)
+        best = task_mixture(tasks, scaled[:, None], sizes, self._fit_rng)
+        # P(Gaussian k) ~ its mean on the ALP axis; the task part of it is what proposals are drawn from
+        d = self.space.dim
+        interest = np.maximum(best.means[:, d], 0.0)
+        self._gaussians = TaskGaussians(best.means[:, :d], best.covariances[:, :d, :d], interest)
+
+    def metrics(self) -> dict[str, float]:
+        """``mean_alp``, ``gaussians`` and ``entropy``, explained in the class docstring."""
+        count, entropy = (len(self._gaussians.means), self._gaussians.entropy) if self._gaussians else (0, 0.0)
+        return {"mean_alp": self._mean_alp, "gaussians": float(count), "entropy": entropy}
+
+    def picture(self) -> dict[str, Any]:
+        """The current Gaussians in task units, weighted by their chance to be chosen."""
+        return {"gaussians": self._gaussians.picture(self.space)} if self._gaussians else {}
+
+    def state_dict(self) -> StateDict:
+        """Window, history, mixture and generators, by value."""
+        tasks, returns = self._history.arrays()
+        return {
+            **state_header("alp-gmm", self.space, self.config),
+            "rng": rng_state(self.rng),
+            "fit_rng": rng_state(self._fit_rng),
+            "window": self._window.state_dict(),
+            "history": {"tasks": tasks, "returns": returns},
+            "gaussians": self._gaussians.state_dict() if self._gaussians else None,
+            "mean_alp": self._mean_alp,
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue from a `state_dict`.
+
+        Raises:
+            StateError: when it is of another method, task space or config.
+        """
+        check_header(state, "alp-gmm", self.space, self.config)
+        set_rng_state(self.rng, state["rng"])
+        set_rng_state(self._fit_rng, state["fit_rng"])
+        self._window.load_state_dict(state["window"])
+        self._history = NearestReturns(self.space.dim, self.config.max_history)
+        self._history.remember(state["history"]["tasks"], state["history"]["returns"])
+        self._gaussians = TaskGaussians(**state["gaussians"]) if state["gaussians"] else None
+        self._mean_alp = state["mean_alp"]
