@@ -187,23 +187,18 @@ class BipedalTracks(Env[NDArray[np.float32], NDArray[np.float32]]):
 
     def _checked(self, task: ArrayLike) -> NDArray[np.float64]:
         space, array = self.task_space, np.asarray(task)
-        if array.dtype == np.float32:
+        if array.dtype == np.float32 and array.shape == space.shape:
             # A bound rounded to float32 may lie just outside the box in float64.
-            clipped = (
-                np.clip(array.astype(np.float64), space.low, space.high)
-                if array.shape == space.shape
-                else array
-            )
-            array = clipped if (clipped.astype(np.float32) == array).all() else array
+            clipped = np.clip(array.astype(np.float64), space.low, space.high)
+            array = np.where(clipped.astype(np.float32) == array, clipped, array)
         checked: NDArray[np.float64] = space.check(array[None], source="options['task']")[0].copy()
         return checked
 
     def _apply(self, action: list[float]) -> float:
         """Set the motors, move the world on, and return the sum of the motors' efforts, each in [0, 1]."""
-        if len(action) != len(self._joints):
-            raise ValueError(
-                f"the action has {len(action)} values, but this body has {len(self._joints)} motors"
-            )
+        motors = len(self._joints)
+        if len(action) != motors:
+            raise ValueError(f"the action has {len(action)} values, but this body has {motors} motors")
         total = 0.0
         for joint, (speed, torque), value in zip(self._joints, self._motors, action, strict=True):
             effort = min(abs(value), 1.0)

@@ -38,7 +38,7 @@ class GatePhysics:
         ended: which environments wait for `start`, shape ``(n,)``.
     """
 
-    def __init__(self, space: BoxTasks, n: int, keep_trail: bool) -> None:
+    def __init__(self, space: BoxTasks, n: int, keep_trail: bool = False) -> None:
         self.space = space
         self.position, self.velocity = np.zeros((2, n)), np.zeros((2, n))
         self.tasks = np.tile((space.low + space.high) / 2, (n, 1))

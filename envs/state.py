@@ -99,7 +99,7 @@ def save_state(path: str | Path, state: StateDict) -> None:
     tree = json.dumps(flatten(state, ""))
     arrays[_TREE] = np.frombuffer(tree.encode(), dtype=np.uint8)
     with atomic_file(path) as part, part.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez(stream, allow_pickle=False, **arrays)
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -132,8 +132,7 @@ class BoxTasks:
     def contains(self, tasks: ArrayLike) -> NDArray[np.bool_]:
         """Tell for each task whether it is finite and within the bounds (borders included)."""
         batch = _batch(tasks, self.shape, self.dtype, "tasks")
-        inside: NDArray[np.bool_] = ((batch >= self.low) & (batch <= self.high)).all(axis=1)
-        return inside
+        return np.all((batch >= self.low) & (batch <= self.high), axis=1)
 
     def check(self, tasks: ArrayLike, source: str = "tasks") -> NDArray[np.float64]:
         """Return the batch as float64, or raise `TaskError` that names the first fault."""

@@ -21,7 +21,7 @@ from tutelage.envs.episodes import Episodes
 from tutelage.envs.state import load_state, save_state
 from tutelage.envs.tasks import BoxTasks
 from tutelage.envs.taught import TaughtVecEnv
-from tutelage.experiments.catalogue import make_eval_venv, make_venv, task_env_card
+from tutelage.experiments.catalogue import build_task_teacher, make_eval_venv, make_venv, task_env_card
 from tutelage.experiments.clips import clip_tasks, record_clip
 from tutelage.experiments.config import CellConfig, hyperparameters
 from tutelage.experiments.folders import check_same_config, locked
@@ -31,7 +31,6 @@ from tutelage.experiments.tensorboard import RunLog, SB3Output
 from tutelage.students.checkpoint import load_student, save_student, untouched_generators
 from tutelage.students.evaluation import evaluate
 from tutelage.students.student import make_student, train_until
-from tutelage.teachers import make_task_teacher
 
 EVALUATION_SEED = 10_000  # evaluations meet random numbers that no training seed uses
 PROPOSALS_SHOWN = 400  # a task-space picture shows this many recent episodes
@@ -61,11 +60,11 @@ class CellRun:
         venv = make_venv(self.card, student.n_envs, student.workers)
         self.eval_venv = make_eval_venv(self.card)
         self.test_sets = self.card.test_sets()
-        self.task_teacher = make_task_teacher(
+        self.task_teacher = build_task_teacher(
             config.task_teacher,
+            self.card,
             self.eval_venv.task_space,
             np.random.default_rng([config.seed, 1]),
-            self.card.knowledge,
             config.task_teacher_config,
         )
         self.taught = TaughtVecEnv(venv, self.task_teacher, on_episodes=self._on_episodes)
@@ -189,10 +188,10 @@ class CellRun:
         }
         save_state(draft / "run.npz", state)
         older = _checkpoints(parent)
+        self.log.flush()  # what the checkpoint has behind it is never logged again
         draft.rename(parent / f"step-{self.step}")
         for folder in older:
             shutil.rmtree(folder)
-        self.log.flush()
         self.record.status("running", self.step)
 
     def _resume(self) -> bool:

@@ -68,8 +68,8 @@ def preset(name: str) -> GridConfig:
             task_teachers={t: {} for t in ("target", "random", "adr", "riac", "covar-gmm", "alp-gmm")},
             students={"ppo": student_preset("point-mass-gate", "ppo")},
             seeds=tuple(range(5)),
-            steps=400_000,
-            evaluate_every=40_000,
+            steps=300_000,
+            evaluate_every=25_000,
             baseline="target",
         )
     teachers = ("random", "adr", "riac", "covar-gmm", "alp-gmm")
@@ -84,7 +84,7 @@ def preset(name: str) -> GridConfig:
             baseline="random",
         )
     return GridConfig(
-        env="stump-tracks",
+        env="stump-tracks/old-classic-bipedal",  # the body of the published benchmark
         task_teachers={t: {} for t in teachers},
         students={"sac": student_preset("stump-tracks", "sac-paper")},
         seeds=tuple(range(16)),
@@ -127,8 +127,7 @@ def _check(grid: GridConfig, workers: int) -> None:
     """Refuse what cannot work, before anything starts: every task teacher and student is built once."""
     import numpy as np
 
-    from tutelage.experiments.catalogue import make_venv, task_env_card
-    from tutelage.teachers import make_task_teacher
+    from tutelage.experiments.catalogue import build_task_teacher, make_venv, task_env_card
 
     for name, value in {"--seeds": len(grid.seeds), "--steps": grid.steps, "--evaluate-every": grid.evaluate_every}.items():
         if value < 1:
@@ -143,11 +142,11 @@ def _check(grid: GridConfig, workers: int) -> None:
         card = task_env_card(grid.env)
         space = card.task_space()
         for name, overrides in grid.task_teachers.items():
-            make_task_teacher(name, space, np.random.default_rng(0), card.knowledge, overrides)
+            build_task_teacher(name, card, space, np.random.default_rng(0), overrides)
         from tutelage.envs.taught import TaughtVecEnv
         from tutelage.students.student import make_student
 
-        some = make_task_teacher("random", space, np.random.default_rng(0), card.knowledge, {})
+        some = build_task_teacher("random", card, space, np.random.default_rng(0))
         for student in grid.students.values():
             make_student(student, TaughtVecEnv(make_venv(card, student.n_envs), some), seed=0, total_steps=1)
     except (ValueError, TypeError) as error:

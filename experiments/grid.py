@@ -19,12 +19,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from tutelage.experiments.catalogue import task_env_card
+from tutelage.experiments.catalogue import build_task_teacher, task_env_card
 from tutelage.experiments.config import CellConfig, GridConfig, folder_name, hyperparameters
 from tutelage.experiments.folders import check_same_config
 from tutelage.experiments.records import write_json
 from tutelage.experiments.worker import train_in_process
-from tutelage.teachers import make_task_teacher
 
 PACKAGES = ("tutelage", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy", "scikit-learn", "box2d")
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -61,7 +60,8 @@ class GridRun:
         running: list[tuple[CellConfig, BaseProcess]] = []
         failed: list[CellConfig] = []
         unit = "mastered test tasks, %" if self.card.mastered else "mean return"
-        log = GridLog(self.out, {"score": f"{self.card.primary_test_set}: {unit}"})
+        groups = list(dict.fromkeys(self._group(cell) for cell in self.cells))
+        log = GridLog(self.out, {"score": f"{self.card.primary_test_set}: {unit}"}, groups)
         tag = f"evaluation/{self.card.primary_test_set}/mastered_pct"
         log.hparams([hyperparameters(cell) for cell in self.cells], {tag: "mastered, %"})
         for cell in self.cells:
@@ -123,15 +123,19 @@ class GridRun:
 
     def _log_scores(self, log: Any, cell: CellConfig) -> None:
         """Bring the grid's own charts up to the cell's evaluations."""
-        group = cell.task_teacher if len(self.grid.students) == 1 else f"{cell.student}/{cell.task_teacher}"
         for step, score in self.status(cell).get("scores", []):
-            log.update(step, folder_name(group), {"score": {cell.seed: score}})
+            log.update(step, self._group(cell), {"score": {cell.seed: score}})
+
+    def _group(self, cell: CellConfig) -> str:
+        """The cell's task teacher, and its student where there are several; its run in TensorBoard."""
+        teacher = folder_name(cell.task_teacher)
+        return teacher if len(self.grid.students) == 1 else f"{folder_name(cell.student)}/{teacher}"
 
     def _description(self, command: str) -> dict[str, Any]:
         space = self.card.task_space()
         teachers = {}
         for name, overrides in self.grid.task_teachers.items():
-            teacher = make_task_teacher(name, space, np.random.default_rng(0), self.card.knowledge, overrides)
+            teacher = build_task_teacher(name, self.card, space, np.random.default_rng(0), overrides)
             config = getattr(teacher, "config", None)
             teachers[name] = _plain(asdict(config)) if is_dataclass(config) and not isinstance(config, type) else {}
         return {
@@ -216,7 +220,11 @@ def print_summary(out: Path, console: Console) -> None:
     from tutelage.experiments.summary import readable, summary_table
 
     rows = [readable(row) for row in summary_table(read_grid(out))]
-    table = Table(*rows[0])
+    left_out = ("mean", "return", "area", "seconds")  # these are in the report
+    heads = [head for head in rows[0] if not head.startswith(left_out) and not head.endswith(left_out[:2])]
+    if len({row["student"] for row in rows}) == 1:
+        heads.remove("student")
+    table = Table(*heads)
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*(row[head] for head in heads))
     console.print(table)

@@ -125,8 +125,8 @@ def curves(
         axis.set_title(title)
         axis.grid(True)
         for name, (x, e) in lines.items():
-            axis.fill_between(x, e.low, e.high, color=palette[name], alpha=0.16, linewidth=0)
-            axis.plot(x, e.value, color=palette[name], marker="o", markersize=2.4)
+            axis.fill_between(x, e.low, e.high, color=palette[name], alpha=0.13, linewidth=0)
+            axis.plot(x, e.value, color=palette[name], marker="o" if len(x) <= 30 else "", markersize=2.4)
         if mark is not None:
             axis.axvline(mark, color=MUTED, linewidth=0.8, linestyle=":")
         axis.set_xlabel(x_label)
@@ -209,7 +209,7 @@ def profiles(
     for axis, (label, thresholds, lines) in zip(axes[0], panels, strict=True):
         axis.grid(True)
         for name, e in lines.items():
-            axis.fill_between(thresholds, e.low, e.high, color=palette[name], alpha=0.16, linewidth=0)
+            axis.fill_between(thresholds, e.low, e.high, color=palette[name], alpha=0.13, linewidth=0)
             axis.plot(thresholds, e.value, color=palette[name])
         axis.set_xlabel(label)
         axis.set_ylim(-0.03, 1.03)
@@ -221,7 +221,7 @@ def profiles(
 @_styled
 def time_shares(seconds: dict[str, dict[str, float]]) -> Figure:
     """Mean seconds of a run, by part, one stacked bar for each task teacher."""
-    figure, axes = _figure(7.2, 0.36 * len(seconds) + 1.2, 1, 1)
+    figure, axes = _figure(5.6, 0.36 * len(seconds) + 1.0, 1, 1)
     axis = axes[0, 0]
     axis.grid(True, axis="x")
     left = np.zeros(len(seconds))
@@ -234,7 +234,7 @@ def time_shares(seconds: dict[str, dict[str, float]]) -> Figure:
     axis.set_yticks(range(len(seconds)), list(seconds), color=INK)
     axis.set_ylim(len(seconds) - 0.4, -0.6)
     axis.set_xlabel("seconds a run")
-    figure.legend(loc="outside upper center", ncols=len(PARTS), frameon=False)
+    figure.legend(loc="outside upper center", ncols=len(PARTS), handlelength=1, columnspacing=1)
     return figure
 
 
@@ -280,8 +280,9 @@ def _task_axes(axis: Axes, grid: Grid, window: FloatArray, *, bottom: bool, left
 
 
 def _row_label(axis: Axes, text: str) -> None:
-    where: dict[str, Any] = {"xycoords": "axes fraction", "rotation": 90, "va": "center", "ha": "right"}
-    axis.annotate(text, (-0.42, 0.5), weight="bold", **where)
+    where: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    style: dict[str, Any] = {"rotation": 90, "va": "center", "ha": "right", "weight": "bold"}
+    axis.annotate(text, (0, 0.5), xytext=(-36, 0), **where, **style)
 
 
 @_styled
@@ -327,7 +328,8 @@ def mastery_maps(
             image = _image_of(tasks, scores[name])
             style: dict[str, Any] = {"cmap": "cividis", "vmin": low, "vmax": high}
             if image is None:
-                drawn = axis.scatter(tasks[:, 0], tasks[:, 1], c=scores[name], s=11, linewidths=0, **style)
+                style |= {"s": 13, "linewidths": 0.3, "edgecolors": MUTED}
+                drawn = axis.scatter(tasks[:, 0], tasks[:, 1], c=scores[name], **style)
             else:
                 extent = (*grid.bounds[0], *grid.bounds[1])
                 drawn = axis.imshow(image, origin="lower", aspect="auto", extent=extent, **style)

@@ -297,7 +297,7 @@ def report(config: ReportConfig) -> Path:
 
 def main() -> None:
     """Entry of `python -m tutelage.experiments.report`."""
-    config = tyro.cli(ReportConfig, description=ReportConfig.__doc__)
+    config = tyro.cli(ReportConfig, prog="python -m tutelage.experiments.report")
     try:
         print(report(config))
     except (GridError, OSError, ValueError) as error:

@@ -51,7 +51,8 @@ class Difference:
 
     Attributes:
         value: mean of the first sample minus mean of the second.
-        low, high: confidence interval of that difference; NaN with fewer than two runs on a side.
+        low, high: confidence interval of that difference; NaN with fewer than two runs on a side, or where
+            no run differs from another of its sample.
         p: two-sided p-value; NaN with fewer than two runs on a side.
     """
 
@@ -311,7 +312,7 @@ def welch(scores: ArrayLike, baseline: ArrayLike, confidence: float = 0.95) -> D
     a, b = float(x.var(ddof=1)) / n, float(y.var(ddof=1)) / m
     if a + b <= (1e-12 * max(1.0, float(np.abs(np.concatenate([x, y])).max()))) ** 2:
         p = min(1.0, 2 / math.comb(n + m, n)) if abs(difference) > 0 else 1.0
-        return Difference(difference, difference, difference, p)
+        return Difference(difference, math.nan, math.nan, p)
     from scipy.special import stdtr, stdtrit
 
     error = math.sqrt(a + b)

@@ -196,7 +196,7 @@ def _row(
         row[f"{name}_mean"] = _mean(list(on_set))
     row["mean_return"] = _mean(list(results.returns[chosen][teacher].reshape(-1)))
     upto = results.curves[chosen][teacher][:, : results.at + 1]
-    whole = upto[np.isfinite(upto).all(axis=1)]
+    whole = upto[np.isfinite(upto).all(axis=1)] if upto.shape[1] else upto[:0]
     put("area", [area_under_curve(results.steps[: results.at + 1], whole) if len(whole) else np.empty(0)])
     baseline = defined(results.final[chosen][grid.baseline])
     versus = [] if teacher == grid.baseline else [baseline]
@@ -282,8 +282,9 @@ def findings(
     step, alpha = next(iter(mine.values()))["step"], 1 - confidence
     ranked = sorted(mine, key=lambda name: -mine[name][f"{chosen}_mean"])
     best = mine[ranked[0]]
+    which = "the highest" if len(mine) > 1 else "this"
     said = [
-        f"After {step:,} steps, {ranked[0]} has the highest mean on the test set “{chosen}”: "
+        f"After {step:,} steps, {ranked[0]} has {which} mean on the test set “{chosen}”: "
         f"{_number(best[f'{chosen}_mean'], digits)} {best['unit']} (IQM "
         f"{_with_interval(best, f'{chosen}_iqm', digits)}, {best['runs']} run{'s' * (best['runs'] != 1)})."
     ]
@@ -291,8 +292,10 @@ def findings(
     if tested:
         verdicts: dict[str, list[str]] = {"above": [], "below": [], "not": []}
         for name, row in sorted(tested.items(), key=lambda item: -item[1]["difference"]):
-            amount = f"{name} ({row['difference']:+,.{digits}f} [{row['difference_low']:+,.{digits}f}, "
-            amount += f"{row['difference_high']:+,.{digits}f}] {unit}, p {_equals(row['difference_p_holm'])})"
+            amount = f"{name} ({row['difference']:+,.{digits}f} "
+            if math.isfinite(row["difference_low"]):
+                amount += f"[{row['difference_low']:+,.{digits}f}, {row['difference_high']:+,.{digits}f}] "
+            amount += f"{unit}, p {_equals(row['difference_p_holm'])})"
             clear = row["difference_p_holm"] < alpha
             verdicts["not" if not clear else "above" if row["difference"] > 0 else "below"].append(amount)
         for side in ("above", "below"):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import socket
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import tyro
+
+from tutelage.experiments.tensorboard import GRID_FOLDER
 
 
 @dataclass(frozen=True)
@@ -61,18 +63,18 @@ def links(config: WatchConfig) -> dict[str, str]:
     """Address of each page worth opening, by what it shows."""
     base = f"http://{'localhost' if config.host == '0.0.0.0' else config.host}:{config.port}/"
     pages = {
-        "comparison of task teachers": "#custom_scalars&_smoothingWeight=0&regexInput=_grid",
+        "comparison of task teachers": f"#custom_scalars&_smoothingWeight=0&regexInput={GRID_FOLDER}",
         "curves": "#scalars",
-        "task space and clips": "#images",
+        "task space and clips": "#images&regexInput=seed-0",
         "hyperparameters": "#hparams",
     }
-    if not (config.run / "_grid").is_dir():
+    if not (config.run / GRID_FOLDER).is_dir():
         pages = {"charts": "#custom_scalars", **dict(list(pages.items())[1:])}
     return {title: base + page for title, page in pages.items()}
 
 
-def watch(config: WatchConfig) -> int:
-    """Run TensorBoard until it ends or Ctrl-C; return its exit status.
+def watch(config: WatchConfig) -> NoReturn:
+    """Become TensorBoard: signals reach it, and nothing is left behind when this process is stopped.
 
     Raises:
         WatchError: see `tensorboard_command`.
@@ -81,18 +83,14 @@ def watch(config: WatchConfig) -> int:
     if config.port != 0:
         for title, address in links(config).items():
             print(f"{title:>28}: {address}")
-    process = subprocess.Popen(command)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.wait()  # the terminal has sent it the same signal
-        return 0
+    sys.stdout.flush()
+    os.execv(command[0], command)
 
 
 def main() -> None:
     """Entry point of ``python -m tutelage.experiments.watch``."""
     try:
-        sys.exit(watch(tyro.cli(WatchConfig, prog="tutelage watch")))
+        watch(tyro.cli(WatchConfig, prog="tutelage watch"))
     except WatchError as error:
         sys.exit(f"tutelage watch: {error}")
 

@@ -37,6 +37,22 @@ _ANY: dict[str, StudentConfig] = {
 }
 
 _PRESETS: dict[tuple[str, str], StudentConfig] = {
+    # Tuned on uniform tasks: 95 % of the uniform test tasks after 300k steps, 11 s on one core. A wider first
+    # distribution of actions (log_std_init 0) finds the target's gate by luck; without normalised rewards, nothing is learnt.
+    ("point-mass-gate", "ppo"): StudentConfig(
+        "ppo",
+        n_envs=64,
+        kwargs={
+            "n_steps": 64,
+            "batch_size": 1024,
+            "n_epochs": 8,
+            "learning_rate": 1e-3,
+            "gamma": 0.99,
+            "gae_lambda": 0.98,
+            "policy_kwargs": {"net_arch": [64, 64], "activation_fn": "Tanh", "log_std_init": -0.6},
+        },
+        normalize_rewards=True,
+    ),
     ("stump-tracks", "ppo"): StudentConfig(
         "ppo",
         n_envs=32,

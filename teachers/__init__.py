@@ -1,76 +1,141 @@
-"""What decides which task a student meets next: task teachers, one file each.
+"""Task teachers: what decides which task a student meets next.
 
-`TASK_TEACHERS` is the whole list. Every one is built from a task space, a generator and a frozen config, and
-has `propose`, `observe`, `metrics`, `state_dict`, `load_state_dict` and `picture`
-(`tutelage.envs.interface.TaskTeacher`). Modules are imported on first use.
+Each method is one file, from its paper, and has the same interface (`tutelage.envs.interface.TaskTeacher`):
+built from a task space, a `numpy.random.Generator` and a frozen config, it proposes tasks in batches and
+observes the episodes that came of them.
+
+============  =====================================================  ==========================  =================
+name          proposes                                               expert knowledge            source
+============  =====================================================  ==========================  =================
+`random`      uniform tasks                                          none                        baseline
+`target`      the target distribution                                target                      baseline
+`oracle`      a window that slides from easy to hard                 direction, threshold        Portelas 2019
+`riac`        boxes of a growing tree, by learning progress          none                        Baranes 2009
+`covar-gmm`   Gaussians where returns rise with time                 none                        Moulin-Frier 2014
+`alp-gmm`     Gaussians of high absolute learning progress           none                        Portelas 2019
+`adr`         a box that grows from one easy task                    easy task, two thresholds   OpenAI 2019
+============  =====================================================  ==========================  =================
+
+Example:
+    >>> import numpy as np
+    >>> from tutelage.envs.episodes import Episodes
+    >>> from tutelage.envs.tasks import BoxTasks
+    >>> task_teacher = ALPGMM(BoxTasks({"height": (0, 3), "spacing": (0, 6)}), np.random.default_rng(0))
+    >>> tasks = task_teacher.propose(16)
+    >>> task_teacher.observe(Episodes.of(tasks, returns=-tasks[:, 0]))
 """
 
 from __future__ import annotations
 
 import difflib
-import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from tutelage.envs.interface import TaskTeacher
 from tutelage.envs.tasks import TaskSpace
+from tutelage.teachers.adr import ADR, ADRConfig
+from tutelage.teachers.alp_gmm import ALPGMM, ALPGMMConfig
+from tutelage.teachers.covar_gmm import CovarGMM, CovarGMMConfig
 from tutelage.teachers.knowledge import TaskKnowledge
+from tutelage.teachers.oracle import Oracle, OracleConfig
+from tutelage.teachers.riac import RIAC, RIACConfig
+from tutelage.teachers.target import TargetOnly, TargetOnlyConfig
+from tutelage.teachers.uniform import Random, RandomConfig
 
-TASK_TEACHERS: dict[str, tuple[str, str]] = {
-    "random": ("tutelage.teachers.random", "Random"),
-    "target": ("tutelage.teachers.target", "TargetOnly"),
-    "oracle": ("tutelage.teachers.oracle", "Oracle"),
-    "adr": ("tutelage.teachers.adr", "ADR"),
-    "riac": ("tutelage.teachers.riac", "RIAC"),
-    "covar-gmm": ("tutelage.teachers.covar_gmm", "CovarGMM"),
-    "alp-gmm": ("tutelage.teachers.alp_gmm", "ALPGMM"),
-}
-"""Name on the command line -> module and class; the config class is the class's name with ``Config``."""
+__all__ = [
+    "ADR",
+    "ALPGMM",
+    "RIAC",
+    "TASK_TEACHERS",
+    "ADRConfig",
+    "ALPGMMConfig",
+    "CovarGMM",
+    "CovarGMMConfig",
+    "Oracle",
+    "OracleConfig",
+    "RIACConfig",
+    "Random",
+    "RandomConfig",
+    "TargetOnly",
+    "TargetOnlyConfig",
+    "TaskKnowledge",
+    "make_task_teacher",
+    "needs_knowledge",
+]
+
+TASK_TEACHERS: Mapping[str, tuple[Callable[..., TaskTeacher], type[Any]]] = MappingProxyType(
+    {
+        "random": (Random, RandomConfig),
+        "target": (TargetOnly, TargetOnlyConfig),
+        "oracle": (Oracle, OracleConfig),
+        "riac": (RIAC, RIACConfig),
+        "covar-gmm": (CovarGMM, CovarGMMConfig),
+        "alp-gmm": (ALPGMM, ALPGMMConfig),
+        "adr": (ADR, ADRConfig),
+    }
+)
+"""Class and config class of every task teacher, by the name that the command line uses."""
+
+
+def _entry(name: str) -> tuple[Callable[..., TaskTeacher], type[Any]]:
+    if name not in TASK_TEACHERS:
+        near = difflib.get_close_matches(name.lower().replace("_", "-"), TASK_TEACHERS, n=1, cutoff=0.0)
+        raise ValueError(f"no task teacher {name!r}; did you mean {near[0]!r}? Known: {', '.join(TASK_TEACHERS)}")
+    return TASK_TEACHERS[name]
+
+
+def needs_knowledge(name: str) -> bool:
+    """Tell whether the method has settings that only an expert on the environment can give.
+
+    Raises:
+        ValueError: when there is no such task teacher; the nearest name is suggested.
+    """
+    return any(f.default is MISSING and f.default_factory is MISSING for f in fields(_entry(name)[1]))
 
 
 def make_task_teacher(
     name: str,
     space: TaskSpace,
     rng: np.random.Generator,
+    config: Any = None,
     knowledge: TaskKnowledge | None = None,
-    overrides: Mapping[str, Any] | None = None,
 ) -> TaskTeacher:
-    """Build a task teacher by name, or by ``module:Class`` a user's own, which takes ``(space, rng)``.
+    """Build a task teacher by name.
 
     Args:
-        name: a key of `TASK_TEACHERS`, or ``module:Class``.
-        space: the tasks it may propose.
-        rng: all its randomness.
-        knowledge: expert knowledge of the environment, for methods that need some.
-        overrides: config fields that differ from the method's defaults.
+        name: one of `TASK_TEACHERS`.
+        space: the task space.
+        rng: decides everything random in it.
+        config: an instance of the method's config; without one, the default, for the methods that need
+            expert knowledge the one made of `knowledge`.
+        knowledge: what is known of the environment's tasks.
 
     Raises:
-        ValueError: when there is no such task teacher, or it needs knowledge that there is not.
-        TypeError: when it cannot propose from this kind of task space.
+        ValueError: when there is no such task teacher, or it needs a config or knowledge and has neither.
+        TypeError: when `config` belongs to another method, or the space is not one that the method takes.
+
+    Example:
+        >>> from tutelage.envs.tasks import BoxTasks
+        >>> make_task_teacher("alp-gm", BoxTasks({"height": (0, 3)}), np.random.default_rng(0))
+        Traceback (most recent call last):
+        ...
+        ValueError: no task teacher 'alp-gm'; did you mean 'alp-gmm'? Known: random, target, oracle, riac, \
+covar-gmm, alp-gmm, adr
     """
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            cls = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"task teacher {name!r} cannot be imported: {error}") from None
-        made: TaskTeacher = cls(space, rng, **(overrides or {}))
-        return made
-    if name not in TASK_TEACHERS:
-        near = difflib.get_close_matches(name, TASK_TEACHERS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"unknown task teacher {name!r}{hint} (known: {', '.join(TASK_TEACHERS)}; or module:Class of your own)"
-        )
-    home, class_name = TASK_TEACHERS[name]
-    module_ = importlib.import_module(home)
-    cls, config_class = getattr(module_, class_name), getattr(module_, f"{class_name}Config")
-    fields = dict(overrides or {})
-    if hasattr(config_class, "for_environment"):
-        config = config_class.for_environment(knowledge or TaskKnowledge(), **fields)
-    else:
-        config = config_class(**fields)
-    teacher: TaskTeacher = cls(space, rng, config)
-    return teacher
+    build, config_class = _entry(name)
+    if config is None and needs_knowledge(name):
+        if knowledge is None:
+            raise ValueError(
+                f"the task teacher {name!r} needs to know the environment: pass a {config_class.__name__}, "
+                "or the environment's TaskKnowledge"
+            )
+        config = config_class.for_environment(knowledge)
+    elif config is None:
+        config = config_class()
+    if not isinstance(config, config_class):
+        raise TypeError(f"the task teacher {name!r} takes a {config_class.__name__}, not {config!r}")
+    return build(space, rng, config)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tutelage.envs.state import StateDict
 from tutelage.envs.tasks import BoxTasks
-from tutelage.teachers.primitives import cumulative_choice, normal_quantiles
+from tutelage.teachers.primitives import cumulative_choice, entropy, normal_quantiles
 
 Floats = NDArray[np.float64]
 
@@ -281,8 +281,7 @@ class TaskGaussians:
     @property
     def entropy(self) -> float:
         """Entropy of the choice among the Gaussians, in nats."""
-        chosen = self.probabilities[self.probabilities > 0]
-        return float(-(chosen * np.log(chosen)).sum())
+        return entropy(self.cumulative)
 
     def draw(self, uniforms: Floats) -> Floats:
         """Turn uniforms, shape ``(n, 1 + d)``, into points, shape ``(n, d)``; some may lie outside the cube."""

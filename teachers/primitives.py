@@ -6,7 +6,7 @@ Whole methods are in the files named after them; this module knows no method.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -63,6 +63,13 @@ def cumulative_choice(interest: Floats) -> Floats:
         cumulative = np.arange(1.0, len(interest) + 1.0)
     cumulative /= cumulative[-1]
     return cumulative
+
+
+def entropy(cumulative: Floats) -> float:
+    """Entropy, in nats, of a choice with the given cumulative probabilities."""
+    chances = np.diff(cumulative, prepend=0.0)
+    chances = chances[chances > 0]
+    return abs(float(chances @ np.log(chances)))
 
 
 def robust_scale(values: Floats) -> float:
@@ -141,3 +148,12 @@ def check_header(state: StateDict, method: str, space: TaskSpace, config: Any) -
 def _canonical(value: Any) -> str:
     """JSON text; tuples and lists are the same, as after a round trip through a file."""
     return json.dumps(value, sort_keys=True, default=str)
+
+
+def check_task_vector(space: BoxTasks, task: Sequence[float], name: str) -> Floats:
+    """Return a single task of a config as an array, shape ``(d,)``.
+
+    Raises:
+        TaskError: when it has the wrong number of values or lies outside the box; `name` is named.
+    """
+    return space.check([task], name)[0]

@@ -142,6 +142,17 @@ class LeaksState(Walk):
         self.memory = float(self.task[0]) if self.t == LENGTH else self.memory
 
 
+class KeepsRecord(Walk):
+    """The second step is longer by the greatest size of step that any task ever had."""
+
+    record = 0.0
+
+    def move(self, action: int) -> None:
+        super().move(action)
+        self.record = max(self.record, float(self.task[1]) if self.task[1] < 5 else 0.0)
+        self.x += self.record if self.t == 2 else 0.0
+
+
 class Float32Crashes(Walk):
     def pick(self, options: dict[str, Any] | None) -> Any:
         task = (options or {}).get("task")
@@ -237,6 +248,11 @@ def test_all_faults_are_listed_at_once() -> None:
     with pytest.raises(TaskEnvError, match="2 faults") as caught:
         check_task_env(Two())
     assert len(caught.value.faults) == 2
+
+
+def test_the_episode_in_between_uncovers_records() -> None:
+    with pytest.raises(TaskEnvError, match="two different episodes"):
+        check_task_env(KeepsRecord(), seed=9)  # where the task in between is a record
 
 
 def test_no_gymnasium_environment_is_a_fault() -> None:

@@ -33,7 +33,7 @@ def cell_tables(
         reach = 1.5 * speed * (1 - np.exp(-3 * step / steps))
         for name, tasks in sets.items():
             unit = space.to_unit(tasks)
-            hard = 0.5 * np.abs(unit[:, 0] - 0.5) * 2 + 0.8 * (1 - unit[:, 1])
+            hard = np.abs(unit[:, 0] - 0.5) + 0.8 * (1 - unit[:, -1])
             margin = reach - hard + rng.normal(0, 0.06, len(tasks))
             for index, value in enumerate(margin):
                 success = float(value > 0) if defined else np.nan

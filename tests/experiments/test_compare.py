@@ -52,7 +52,6 @@ def test_options_override_the_preset() -> None:
         ({"teachers": ("alp-gm",)}, "unknown task teacher 'alp-gm'.* did you mean 'alp-gmm'"),
         ({"students": ("pppo",)}, "unknown student 'pppo'; did you mean 'ppo'"),
         ({"students": ("dqn",)}, "'dqn' cannot be built"),
-        ({"env": "hexagon-tracks", "teachers": ("target",), "students": ("ppo",)}, "target"),
         ({"seeds": 0}, "--seeds is 0"),
         ({"steps": -5}, "--steps is -5"),
         ({"workers": -1}, "--workers is -1"),

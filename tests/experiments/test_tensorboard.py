@@ -19,9 +19,10 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 from tensorboard.util import tensor_util
 
-from tutelage.experiments import tensorboard
+from tutelage.experiments import event_log
+from tutelage.experiments.event_log import Band, RunLog
 from tutelage.experiments.runs import GridError
-from tutelage.experiments.tensorboard import Band, GridLog, RunLog, SB3Output
+from tutelage.experiments.tensorboard import GridLog, SB3Output
 
 
 def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -101,7 +102,7 @@ def test_events_reach_the_file_by_time_size_and_flush(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(tensorboard.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(event_log.time, "monotonic", lambda: now[0])
     log = RunLog(tmp_path, flush_seconds=10)
     size = log.path.stat().st_size
     log.scalars({"a": 1.0}, 1)
@@ -134,7 +135,7 @@ class FullDisk(io.FileIO):
 def test_full_disk_shows_once_and_leaves_whole_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensorboard.io, "FileIO", FullDisk)
+    monkeypatch.setattr(event_log.io, "FileIO", FullDisk)
     monkeypatch.setattr(FullDisk, "room", 1000)
     log = RunLog(tmp_path)
     log.scalars({"a": 1.0}, 1)
@@ -156,9 +157,9 @@ def test_full_disk_shows_once_and_leaves_whole_records(
 def test_file_names_are_read_in_order_even_when_the_clock_goes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensorboard.time, "time", lambda: 2_000_000_000.0)
+    monkeypatch.setattr(event_log.time, "time", lambda: 2_000_000_000.0)
     first = RunLog(tmp_path).path
-    monkeypatch.setattr(tensorboard.time, "time", lambda: 1_000_000_000.0)
+    monkeypatch.setattr(event_log.time, "time", lambda: 1_000_000_000.0)
     assert first.name < RunLog(tmp_path).path.name
 
 

@@ -1,4 +1,4 @@
-"""Random: uniform tasks, the baseline of every curriculum (domain randomisation)."""
+"""Random: uniform tasks, the baseline that every curriculum must beat."""
 
 from __future__ import annotations
 
@@ -19,20 +19,34 @@ class RandomConfig:
 
 
 class Random:
-    """Uniform tasks from any task space; learns nothing from episodes.
+    """Proposes tasks uniformly, whatever the student does (domain randomisation).
 
-    Uses no expert knowledge. Logged metrics: none.
+    Expert knowledge: none. Works on every task space.
+
+    Args:
+        space: any task space.
+        rng: decides everything random.
+        config: nothing to set.
+
+    Logged metrics: none.
+
+    Example:
+        >>> from tutelage.envs.tasks import DiscreteTasks
+        >>> Random(DiscreteTasks(3), np.random.default_rng(0)).propose(4)
+        array([1, 0, 0, 0])
     """
 
-    def __init__(self, space: TaskSpace, rng: np.random.Generator, config: RandomConfig = RandomConfig()) -> None:  # noqa: B008
-        self.space, self.rng, self.config = space, rng, config
+    def __init__(self, space: TaskSpace, rng: np.random.Generator, config: RandomConfig = RandomConfig()) -> None:
+        self.space = space
+        self.config = config
+        self.rng = rng
 
     def propose(self, n: int) -> Tasks:
-        """Draw `n` tasks uniformly."""
+        """Return `n` uniform tasks, shape ``(n, *space.shape)``."""
         return self.space.sample(self.rng, n)
 
     def observe(self, episodes: Episodes) -> None:
-        """Ignore the episodes."""
+        """Learn nothing."""
 
     def metrics(self) -> dict[str, float]:
         """Nothing to log."""
@@ -47,6 +61,10 @@ class Random:
         return {**state_header("random", self.space, self.config), "rng": rng_state(self.rng)}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Continue from a `state_dict`."""
+        """Continue from a `state_dict`.
+
+        Raises:
+            StateError: when it is of another method or task space.
+        """
         check_header(state, "random", self.space, self.config)
         set_rng_state(self.rng, state["rng"])
