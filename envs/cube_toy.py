@@ -72,18 +72,21 @@ def cube_toy_config(challenge: str) -> CubeToyConfig:
     """
     if challenge not in CHALLENGES:
         near = difflib.get_close_matches(challenge, CHALLENGES, n=1, cutoff=0.0)
-        raise ValueError(f"no cube-toy challenge {challenge!r}; did you mean {near[0]!r}? Known: {', '.join(CHALLENGES)}")
+        raise ValueError(
+            f"no cube-toy challenge {challenge!r}; did you mean {near[0]!r}? Known: {', '.join(CHALLENGES)}"
+        )
     return CHALLENGES[challenge]
 
 
 class CubeToy:
     """An analytic student on a grid of cubes (Portelas et al. 2019).
 
-    Every cube has a competence, an integer from 0 to 100, at first 0. An episode at task p falls into the cube
-    c of p's first `dims` parameters. If c is the corner cube, or if the competence of any of its 2^dims - 1
-    lower neighbours (each index lowered by 0 or 1, not all by 0) is at least 75, c's competence rises by 1, at
-    most to 100. The episode's return is the competence of c, after the rise, divided by 100, and its success
-    tells whether c is mastered then. The score is the percentage of learnable cubes with competence above 75.
+    Every cube has a competence, an integer from 0 to 100, at first 0. An episode at task p falls into the
+    cube c of p's first `dims` parameters. If c is the corner cube, or if the competence of any of its
+    2^dims - 1 lower neighbours (each index lowered by 0 or 1, not all by 0) is at least 75, c's competence
+    rises by 1, at most to 100. The episode's return is the competence of c, after the rise, divided by 100,
+    and its success tells whether c is mastered then. The score is the percentage of learnable cubes with
+    competence above 75.
 
     Args:
         config: which toy; presets in `CHALLENGES`.
@@ -107,13 +110,17 @@ class CubeToy:
 
     def __init__(self, config: CubeToyConfig, rng: np.random.Generator) -> None:
         if config.dims < 1 or config.cubes_per_side < 1 or config.irrelevant_dims < 0:
-            raise ValueError(f"the cube toy needs dims, cubes_per_side >= 1 and irrelevant_dims >= 0; got {config}")
+            raise ValueError(
+                f"the cube toy needs dims, cubes_per_side >= 1 and irrelevant_dims >= 0; got {config}"
+            )
         if not 0 <= config.unlearnable < 1 or config.noise < 0:
             raise ValueError(f"the cube toy needs unlearnable in [0, 1) and noise >= 0; got {config}")
         self.config = config
         self.rng = rng
-        names = [f"cube_{i}" for i in range(config.dims)] + [f"irrelevant_{i}" for i in range(config.irrelevant_dims)]
-        self.task_space = BoxTasks({name: (0.0, 1.0) for name in names})
+        names = [f"cube_{i}" for i in range(config.dims)] + [
+            f"irrelevant_{i}" for i in range(config.irrelevant_dims)
+        ]
+        self.task_space = BoxTasks(dict.fromkeys(names, (0.0, 1.0)))
         self.episodes = 0
         side, dims = config.cubes_per_side, config.dims
         self._strides = side ** np.arange(dims - 1, -1, -1)
@@ -131,7 +138,9 @@ class CubeToy:
         """Centre of the corner cube, wherever it lies; irrelevant parameters at 0.5."""
         position = int(np.flatnonzero(self._cube_at == 0)[0])
         index = position // self._strides % self.config.cubes_per_side
-        return np.concatenate([(index + 0.5) / self.config.cubes_per_side, np.full(self.config.irrelevant_dims, 0.5)])
+        return np.concatenate(
+            [(index + 0.5) / self.config.cubes_per_side, np.full(self.config.irrelevant_dims, 0.5)]
+        )
 
     @property
     def competence(self) -> NDArray[np.int64]:
@@ -142,7 +151,7 @@ class CubeToy:
     def score(self) -> float:
         """Percentage of the learnable cubes that are mastered."""
         mastered = np.asarray(self._competence) > MASTERED
-        return 100.0 * float(mastered.sum() / self._learnable.sum())
+        return float(100 * mastered.sum() / self._learnable.sum())
 
     def attempt(self, tasks: Tasks) -> Episodes:
         """Let the student attempt the tasks one after another, each learning from the one before.
@@ -195,7 +204,7 @@ class CubeToy:
         Raises:
             StateError: when the state is of a toy with another number of cubes.
         """
-        if np.shape(state.get("competence")) != (len(self._competence),):
+        if np.shape(state.get("competence", ())) != (len(self._competence),):
             raise StateError(f"the state is not of a cube toy with {len(self._competence)} cubes")
         self._competence = state["competence"].tolist()
         self._cube_at = state["cube_at"].copy()

@@ -44,7 +44,7 @@ def toy_knowledge(toy: CubeToy) -> TaskKnowledge:
 
 
 def run_toy(
-    name: str, seed: int, episodes: int, config: CubeToyConfig = CubeToyConfig()
+    name: str, seed: int, episodes: int, config: CubeToyConfig | None = None
 ) -> tuple[float, float, float]:
     """Teach one toy student.
 
@@ -52,13 +52,13 @@ def run_toy(
         name: the task teacher.
         seed: of the toy and, independently, of the task teacher.
         episodes: how many to run.
-        config: which toy.
+        config: which toy; by default the plain one.
 
     Returns:
         Score in per cent, mean cost of an episode in microseconds, worst single stall in milliseconds.
     """
     toy_rng, teacher_rng = np.random.default_rng(seed).spawn(2)
-    toy = CubeToy(config, toy_rng)
+    toy = CubeToy(config or CubeToyConfig(), toy_rng)
     task_teacher = make_task_teacher(name, toy.task_space, teacher_rng, knowledge=toy_knowledge(toy))
     clock, total, worst = time.perf_counter, 0.0, 0.0
     for _ in range(episodes):

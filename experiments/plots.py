@@ -282,7 +282,7 @@ def _task_axes(axis: Axes, grid: Grid, window: FloatArray, *, bottom: bool, left
 def _row_label(axis: Axes, text: str) -> None:
     where: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
     style: dict[str, Any] = {"rotation": 90, "va": "center", "ha": "right", "weight": "bold"}
-    axis.annotate(text, (0, 0.5), xytext=(-36, 0), **where, **style)
+    axis.annotate(text, (0, 0.5), xytext=(-44, 0), **where, **style)
 
 
 @_styled
@@ -374,7 +374,7 @@ def proposal_maps(grid: Grid, proposals: dict[str, list[FloatArray]], labels: Se
                 # The square root keeps the thin background of uniform proposals visible beside a peak.
                 axis.pcolormesh(x, y, np.sqrt(density), cmap="Blues", rasterized=True)
                 if _image_of(target, np.zeros(len(target))) is None:
-                    axis.plot(
-                        target[:, 0], target[:, 1], "x", color="#d55e00", markersize=2.5, markeredgewidth=0.6
-                    )
+                    # Not clipped: target tasks often lie on the border of the task space.
+                    cross: dict[str, Any] = {"markersize": 3.5, "markeredgewidth": 0.8, "clip_on": False}
+                    axis.plot(target[:, 0], target[:, 1], "x", color="#d55e00", **cross)
     return figure

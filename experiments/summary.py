@@ -282,12 +282,15 @@ def findings(
     step, alpha = next(iter(mine.values()))["step"], 1 - confidence
     ranked = sorted(mine, key=lambda name: -mine[name][f"{chosen}_mean"])
     best = mine[ranked[0]]
-    which = "the highest" if len(mine) > 1 else "this"
-    said = [
-        f"After {step:,} steps, {ranked[0]} has {which} mean on the test set “{chosen}”: "
-        f"{_number(best[f'{chosen}_mean'], digits)} {best['unit']} (IQM "
-        f"{_with_interval(best, f'{chosen}_iqm', digits)}, {best['runs']} run{'s' * (best['runs'] != 1)})."
-    ]
+    level = len(mine) > 1 and best[f"{chosen}_mean"] == mine[ranked[-1]][f"{chosen}_mean"]
+    score = f"on the test set “{chosen}”: {_number(best[f'{chosen}_mean'], digits)} {best['unit']}"
+    if level:
+        said = [f"After {step:,} steps, all {len(mine)} task teachers have the same mean {score}."]
+    else:
+        which = "the highest" if len(mine) > 1 else "this"
+        runs = f"{best['runs']} run{'s' * (best['runs'] != 1)}"
+        within = f"(IQM {_with_interval(best, f'{chosen}_iqm', digits)}, {runs})"
+        said = [f"After {step:,} steps, {ranked[0]} has {which} mean {score} {within}."]
     tested = {name: row for name, row in mine.items() if math.isfinite(row["difference_p_holm"])}
     if tested:
         verdicts: dict[str, list[str]] = {"above": [], "below": [], "not": []}
@@ -307,7 +310,7 @@ def findings(
             )
     elif len(mine) > 1:
         said.append("No task teacher and its baseline have two runs each: no difference can be tested.")
-    said += _best_against_rest(grid, student, ranked, chosen, alpha)
+    said += [] if level else _best_against_rest(grid, student, ranked, chosen, alpha)
     few = min(row["runs"] for row in mine.values())
     if few < 5:
         said.append(

@@ -4,17 +4,17 @@ Each method is one file, from its paper, and has the same interface (`tutelage.e
 built from a task space, a `numpy.random.Generator` and a frozen config, it proposes tasks in batches and
 observes the episodes that came of them.
 
-============  =====================================================  ==========================  =================
-name          proposes                                               expert knowledge            source
-============  =====================================================  ==========================  =================
-`random`      uniform tasks                                          none                        baseline
-`target`      the target distribution                                target                      baseline
-`oracle`      a window that slides from easy to hard                 direction, threshold        Portelas 2019
-`riac`        boxes of a growing tree, by learning progress          none                        Baranes 2009
-`covar-gmm`   Gaussians where returns rise with time                 none                        Moulin-Frier 2014
-`alp-gmm`     Gaussians of high absolute learning progress           none                        Portelas 2019
-`adr`         a box that grows from one easy task                    easy task, two thresholds   OpenAI 2019
-============  =====================================================  ==========================  =================
+============  =================================================  ==========================  =================
+name          proposes                                           expert knowledge            source
+============  =================================================  ==========================  =================
+`random`      uniform tasks                                      none                        baseline
+`target`      the target distribution                            target                      baseline
+`oracle`      a window that slides from easy to hard             direction, threshold        Portelas 2019
+`riac`        boxes of a growing tree, by learning progress      none                        Baranes 2009
+`covar-gmm`   Gaussians where returns rise with time             none                        Moulin-Frier 2014
+`alp-gmm`     Gaussians of high absolute learning progress       none                        Portelas 2019
+`adr`         a box that grows from one easy task                easy task, two thresholds   OpenAI 2019
+============  =================================================  ==========================  =================
 
 Example:
     >>> import numpy as np
@@ -84,7 +84,9 @@ TASK_TEACHERS: Mapping[str, tuple[Callable[..., TaskTeacher], type[Any]]] = Mapp
 def _entry(name: str) -> tuple[Callable[..., TaskTeacher], type[Any]]:
     if name not in TASK_TEACHERS:
         near = difflib.get_close_matches(name.lower().replace("_", "-"), TASK_TEACHERS, n=1, cutoff=0.0)
-        raise ValueError(f"no task teacher {name!r}; did you mean {near[0]!r}? Known: {', '.join(TASK_TEACHERS)}")
+        raise ValueError(
+            f"no task teacher {name!r}; did you mean {near[0]!r}? Known: {', '.join(TASK_TEACHERS)}"
+        )
     return TASK_TEACHERS[name]
 
 

@@ -12,7 +12,13 @@ from tutelage.envs.episodes import Episodes
 from tutelage.envs.state import StateDict, rng_state, set_rng_state
 from tutelage.envs.tasks import TaskSpace
 from tutelage.teachers.knowledge import TaskKnowledge
-from tutelage.teachers.primitives import check_header, check_task_vector, require_box, state_header, unit_tasks
+from tutelage.teachers.primitives import (
+    check_header,
+    check_task_vector,
+    require_box,
+    state_header,
+    unit_tasks,
+)
 
 ON_FACE = 1e-9
 """Distance in the unit cube up to which a task counts as lying on a face of the box."""
@@ -42,7 +48,7 @@ class ADRConfig:
     def for_environment(cls, knowledge: TaskKnowledge) -> ADRConfig:
         """Start at the environment's easy task, grow at mastery, shrink half-way down to the lowest return.
 
-        For StumpTracks (mastered at 230, returns from -150) this gives 230 and 40, about TeachMyAgent's values.
+        For StumpTracks (mastered at 230, returns from -150) it gives 230 and 40, near TeachMyAgent's values.
         """
         shrink_return = (knowledge.mastered_return + knowledge.return_range[0]) / 2
         return cls(knowledge.easy_task, knowledge.mastered_return, shrink_return)
@@ -53,9 +59,9 @@ class ADR:
 
     Akkaya et al. (OpenAI) 2019, Solving Rubik's cube with a robot hand, section 5 (arXiv:1910.07113). The box
     begins as a single task. A fraction of the proposals has one random parameter put on the lower or upper
-    face of the box, the others are uniform inside. Each face collects the returns of tasks on it; when `queue`
-    are in, the face moves outwards if their mean is high enough, inwards if it is too low, and begins to
-    collect anew.
+    face of the box, the others are uniform inside. Each face collects the returns of tasks on it; when
+    `queue` are in, the face moves outwards if their mean is high enough, inwards if it is too low, and
+    begins to collect anew.
 
     Expert knowledge: an easy task, and two absolute thresholds of return.
 
@@ -81,7 +87,8 @@ class ADR:
         start = self.space.to_unit(check_task_vector(self.space, config.start, "ADRConfig.start"))
         if not config.shrink_return < config.grow_return:
             raise ValueError(
-                f"ADRConfig.shrink_return ({config.shrink_return}) must be below grow_return ({config.grow_return})"
+                f"ADRConfig.shrink_return is {config.shrink_return}; "
+                f"it must be below grow_return, which is {config.grow_return}"
             )
         if config.step <= 0 or config.queue < 1 or not 0 <= config.boundary_ratio <= 1:
             raise ValueError("ADRConfig needs step > 0, queue >= 1 and boundary_ratio in [0, 1]")
@@ -119,7 +126,8 @@ class ADR:
     def _move(self, side: int, parameter: int, mean_return: float) -> None:
         low, high = self._faces[:, parameter]
         outwards = -self.config.step if side == 0 else self.config.step
-        # mean >= t_high: phi <- phi + outwards;   mean <= t_low: phi <- phi - outwards, not past the other face
+        # mean >= t_high: phi <- phi + outwards
+        # mean <= t_low:  phi <- phi - outwards, not past the other face
         if mean_return >= self.config.grow_return:
             face = float(np.clip(self._faces[side, parameter] + outwards, 0.0, 1.0))
         elif mean_return <= self.config.shrink_return:

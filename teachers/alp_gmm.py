@@ -93,10 +93,12 @@ class NearestReturns:
         # Nearest among the batch's own earlier tasks: distances with everything not earlier masked out,
         # turned round so that argmin meets the newest of equals first.
         n = len(tasks)
-        within = np.sqrt(((tasks[:, None, :] - tasks[None, :, :]) ** 2).sum(axis=2))
-        within[np.triu_indices(n)] = np.inf
-        nearest = n - 1 - within[:, ::-1].argmin(axis=1)
-        distance = within[np.arange(n), nearest]
+        squared = np.zeros((n, n))
+        for parameter in tasks.T:
+            squared += (parameter[:, None] - parameter) ** 2
+        squared = np.where(np.tri(n, k=-1, dtype=bool), squared, np.inf)
+        nearest = n - 1 - squared[:, ::-1].argmin(axis=1)
+        distance = np.sqrt(squared[np.arange(n), nearest])
         reference = returns[nearest]
         if len(self):
             old_distance, old_return = self._nearest_remembered(tasks)
@@ -124,11 +126,11 @@ class NearestReturns:
 class ALPGMM:
     """Proposes tasks where the student's return changes, for better or worse (Portelas et al. 2019).
 
-    Teacher algorithms for curriculum learning of deep RL in continuously parameterized environments, CoRL 2019
-    (arXiv:1910.07224). The absolute learning progress (ALP) of an episode is the difference between its return
-    and that of the nearest earlier task. Every `fit_rate` episodes Gaussian mixtures of several sizes are fitted
-    to the last `fit_rate` points [task, ALP]; the one with the best Akaike criterion is kept; then tasks are
-    drawn from its Gaussians, each chosen in proportion to its mean ALP.
+    Teacher Algorithms for Curriculum Learning of Deep RL in Continuously parameterized environments, CoRL
+    2019 (arXiv:1910.07224). The absolute learning progress (ALP) of an episode is the difference between
+    its return and that of the nearest earlier task. Every `fit_rate` episodes Gaussian mixtures of several
+    sizes are fitted to the last `fit_rate` points [task, ALP]; the one with the best Akaike criterion is
+    kept; then tasks are drawn from its Gaussians, each chosen in proportion to its mean ALP.
 
     Expert knowledge: none.
 
@@ -148,7 +150,7 @@ class ALPGMM:
         counts; earlier tasks are limited to `max_history`. A task drawn outside the box is clipped to it.
 
     Example:
-        >>> from tutelage.envs.tasks import TaskSpace
+        >>> from tutelage.envs.tasks import BoxTasks
         >>> task_teacher = ALPGMM(BoxTasks({"height": (0, 3)}), np.random.default_rng(0))
         >>> tasks = task_teacher.propose(2)
         >>> task_teacher.observe(Episodes.of(tasks, returns=[10.0, 20.0]))
@@ -156,9 +158,13 @@ class ALPGMM:
         ((2, 1), 0.0)
     """
 
-    def __init__(self, space: TaskSpace, rng: np.random.Generator, config: ALPGMMConfig = ALPGMMConfig()) -> None:
+    def __init__(
+        self, space: TaskSpace, rng: np.random.Generator, config: ALPGMMConfig = ALPGMMConfig()
+    ) -> None:
         self.space = require_box(space, "ALP-GMM")
-        check_mixture_settings(config.fit_rate, config.random_ratio, config.min_components, config.max_components)
+        check_mixture_settings(
+            config.fit_rate, config.random_ratio, config.min_components, config.max_components
+        )
         self.config = config
         self.rng = rng
         self._fit_rng = rng.spawn(1)[0]
@@ -168,8 +174,8 @@ class ALPGMM:
         self._mean_alp = 0.0
 
     def propose(self, n: int) -> Floats:
-        """Return `n` tasks, shape ``(n, d)``: uniform ones at first and at `random_ratio`, else of a Gaussian."""
-        # Columns: explore or not, which Gaussian, coordinates. Every task uses up the same number of uniforms.
+        """Return `n` tasks, shape ``(n, d)``: at first and at `random_ratio` uniform, else of a Gaussian."""
+        # Columns: explore or not, which Gaussian, coordinates; so many for every task.
         uniforms = self.rng.random((n, self.space.dim + 2))
         points = uniforms[:, 2:]
         if self._gaussians is not None:
@@ -185,6 +191,8 @@ class ALPGMM:
     def _fit(self, tasks: Floats, returns: Floats) -> None:
         # ALP_i = |r_i - r_j|,  j the nearest earlier task
         alp = self._history.progress(tasks, returns)
+        if self._gaussians is None:
+            alp[:5] = 0.0  # as in the public code: among so few tasks the nearest is not near
         self._mean_alp = float(alp.mean())
         # Free of the unit of returns; the cap keeps a single outlier from filling the axis.
         scaled = np.minimum(alp / robust_scale(returns), 10.0)
@@ -198,7 +206,9 @@ class ALPGMM:
 
     def metrics(self) -> dict[str, float]:
         """``mean_alp``, ``gaussians`` and ``entropy``, explained in the class docstring."""
-        count, entropy = (len(self._gaussians.means), self._gaussians.entropy) if self._gaussians else (0, 0.0)
+        count, entropy = (
+            (len(self._gaussians.means), self._gaussians.entropy) if self._gaussians else (0, 0.0)
+        )
         return {"mean_alp": self._mean_alp, "gaussians": float(count), "entropy": entropy}
 
     def picture(self) -> dict[str, Any]:

@@ -53,10 +53,10 @@ class CovarGMM:
     """Proposes tasks where the student's return rises with time.
 
     Moulin-Frier, Nguyen and Oudeyer 2014, Self-organization of early vocal development (the algorithm is
-    called IGMM there), as adapted by Portelas et al. 2019 (arXiv:1910.07224). Every `fit_rate` episodes Gaussian
-    mixtures of several sizes are fitted to the last `fit_rate` points [task, time, return]; the one with the
-    best Akaike criterion is kept; then tasks are drawn from its Gaussians, each chosen in proportion to the
-    covariance of time and return within it, if positive.
+    called IGMM there), as adapted by Portelas et al. 2019 (arXiv:1910.07224). Every `fit_rate` episodes
+    Gaussian mixtures of several sizes are fitted to the last `fit_rate` points [task, time, return]; the
+    one with the best Akaike criterion is kept; then tasks are drawn from its Gaussians, each chosen in
+    proportion to the covariance of time and return within it, if positive.
 
     Expert knowledge: none.
 
@@ -77,9 +77,13 @@ class CovarGMM:
         toy) it is stronger than ALP-GMM; it does not see forgetting unless `absolute`.
     """
 
-    def __init__(self, space: TaskSpace, rng: np.random.Generator, config: CovarGMMConfig = CovarGMMConfig()) -> None:
+    def __init__(
+        self, space: TaskSpace, rng: np.random.Generator, config: CovarGMMConfig = CovarGMMConfig()
+    ) -> None:
         self.space = require_box(space, "Covar-GMM")
-        check_mixture_settings(config.fit_rate, config.random_ratio, config.min_components, config.max_components)
+        check_mixture_settings(
+            config.fit_rate, config.random_ratio, config.min_components, config.max_components
+        )
         self.config = config
         self.rng = rng
         self._fit_rng = rng.spawn(1)[0]
@@ -88,8 +92,8 @@ class CovarGMM:
         self._mean_covariance = 0.0
 
     def propose(self, n: int) -> Floats:
-        """Return `n` tasks, shape ``(n, d)``: uniform ones at first and at `random_ratio`, else of a Gaussian."""
-        # Columns: explore or not, which Gaussian, coordinates. Every task uses up the same number of uniforms.
+        """Return `n` tasks, shape ``(n, d)``: at first and at `random_ratio` uniform, else of a Gaussian."""
+        # Columns: explore or not, which Gaussian, coordinates; so many for every task.
         uniforms = self.rng.random((n, self.space.dim + 2))
         points = uniforms[:, 2:]
         if self._gaussians is not None:
@@ -118,7 +122,9 @@ class CovarGMM:
 
     def metrics(self) -> dict[str, float]:
         """``mean_covariance``, ``gaussians`` and ``entropy``, explained in the class docstring."""
-        count, entropy = (len(self._gaussians.means), self._gaussians.entropy) if self._gaussians else (0, 0.0)
+        count, entropy = (
+            (len(self._gaussians.means), self._gaussians.entropy) if self._gaussians else (0, 0.0)
+        )
         return {"mean_covariance": self._mean_covariance, "gaussians": float(count), "entropy": entropy}
 
     def picture(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Oracle: a window that slides from easy to hard, made by hand by who knows the way (Portelas et al. 2019)."""
+"""Oracle: a window that slides from easy to hard, made by hand (Portelas et al. 2019)."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Oracle:
     """Proposes tasks uniformly from a window that slides from the easiest to the hardest corner.
 
     The hand-made curriculum of Portelas et al. 2019 (arXiv:1910.07224): the window begins at the easy end of
-    every parameter; after every `episodes` episodes, if their mean return is above `mastered_return`, it moves
-    one step; at the hard end it stays.
+    every parameter; after every `episodes` episodes, if their mean return is above `mastered_return`, it
+    moves one step; at the hard end it stays.
 
     Expert knowledge: which way each parameter gets harder, and the return that counts as mastered.
 
@@ -76,6 +76,7 @@ class Oracle:
         self._seen = EpisodeWindow(config.episodes, self.space.dim)
         self._travelled = 0.0
         self._mean_return = 0.0
+        self._window = self._bounds()
 
     def _bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Low and high corner of the window in the unit cube."""
@@ -86,7 +87,7 @@ class Oracle:
 
     def propose(self, n: int) -> NDArray[np.float64]:
         """Return `n` tasks of the window, shape ``(n, d)``."""
-        low, high = self._bounds()
+        low, high = self._window
         return self.space.from_unit(low + self.rng.random((n, self.space.dim)) * (high - low))
 
     def observe(self, episodes: Episodes) -> None:
@@ -95,6 +96,7 @@ class Oracle:
             self._mean_return = float(returns.mean())
             if self._mean_return > self.config.mastered_return:
                 self._travelled = min(self._travelled + self.config.step, 1.0 - self.config.window)
+                self._window = self._bounds()
 
     def metrics(self) -> dict[str, float]:
         """``position`` and ``mean_return``, explained in the class docstring."""
@@ -103,7 +105,7 @@ class Oracle:
 
     def picture(self) -> dict[str, Any]:
         """The window as one box in task units."""
-        low, high = (self.space.from_unit(corner[None]) for corner in self._bounds())
+        low, high = (self.space.from_unit(corner[None]) for corner in self._window)
         return {"boxes": {"low": low, "high": high, "weights": np.ones(1)}}
 
     def state_dict(self) -> StateDict:
@@ -126,4 +128,5 @@ class Oracle:
         set_rng_state(self.rng, state["rng"])
         self._seen.load_state_dict(state["seen"])
         self._travelled = state["travelled"]
+        self._window = self._bounds()
         self._mean_return = state["mean_return"]

@@ -57,7 +57,7 @@ def normal_quantiles(uniforms: Floats) -> Floats:
 
 
 def cumulative_choice(interest: Floats) -> Floats:
-    """Cumulative probabilities proportional to `interest` (all >= 0), uniform when all are 0; the last is 1."""
+    """Cumulative probabilities proportional to `interest` (all >= 0); uniform when all are 0."""
     cumulative = interest.cumsum()
     if cumulative[-1] <= 0:
         cumulative = np.arange(1.0, len(interest) + 1.0)

@@ -65,8 +65,8 @@ class Region:
 
     Attributes:
         low, high: bounds in the unit cube, shape ``(d,)``.
-        tasks: tasks attempted in it, oldest first.
-        totals: running sums of their returns; ``totals[i + 1] - totals[i]`` is the return of ``tasks[i]``.
+        tasks, returns: of the episodes in it, oldest first.
+        totals: running sums of the returns; ``totals[j] - totals[i]`` is the sum of ``returns[i:j]``.
         children: indices of the lower and upper half, or None for a leaf.
         axis, threshold: where it is split; the lower half holds tasks with ``task[axis] <= threshold``.
     """
@@ -75,19 +75,16 @@ class Region:
         self.low = low
         self.high = high
         self.tasks: list[list[float]] = []
+        self.returns: list[float] = []
         self.totals: list[float] = [0.0]
         self.children: tuple[int, int] | None = None
         self.axis = 0
         self.threshold = 0.0
 
-    @property
-    def returns(self) -> Floats:
-        """Returns of the episodes, oldest first."""
-        return np.diff(self.totals)
-
     def add(self, task: list[float], value: float, limit: int) -> None:
         """Add an episode and keep the last `limit`."""
         self.tasks.append(task)
+        self.returns.append(value)
         self.totals.append(self.totals[-1] + value)
         # Drop many at once: dropping one from the front of a list moves all the others.
         if len(self.tasks) >= 2 * limit:
@@ -95,12 +92,12 @@ class Region:
 
     def forget(self, count: int) -> None:
         """Drop the `count` oldest episodes."""
-        del self.tasks[:count], self.totals[:count]
+        del self.tasks[:count], self.returns[:count], self.totals[:count]
         first = self.totals[0]
         self.totals = [total - first for total in self.totals]
 
     def progress(self, window: int) -> float:
-        """ALP = |mean return of the newer half - mean return of the older half| of the last `window` episodes."""
+        """ALP = |mean return of the newer half - that of the older half| of the last `window` episodes."""
         count = min(len(self.tasks), window)
         if count <= 2:
             return 0.0
@@ -133,12 +130,12 @@ def split_progress(returns: Floats, members: NDArray[np.bool_]) -> Floats:
 class RIAC:
     """Proposes tasks from boxes in which the student's return changes.
 
-    Baranes and Oudeyer 2009, R-IAC: Robust intrinsically motivated exploration and active learning, as adapted
-    by Portelas et al. 2019 (arXiv:1910.07224, appendix). The task space is a tree of boxes, the first one all of
-    it. A leaf that holds too many episodes is split at the place, out of `split_attempts` random ones, that best
-    separates much from little absolute learning progress (ALP). Of the proposals, 70 % come from a box chosen
-    in proportion to its ALP, 20 % from the whole space, and 10 % are mutations of the least rewarded task of a
-    box chosen by ALP.
+    Baranes and Oudeyer 2009, R-IAC: Robust intrinsically motivated exploration and active learning, as
+    adapted by Portelas et al. 2019 (arXiv:1910.07224, appendix). The task space is a tree of boxes, the
+    first one all of it. A leaf that holds too many episodes is split at the place, out of `split_attempts`
+    random ones, that best separates much from little absolute learning progress (ALP). Of the proposals, 70
+    % come from a box chosen in proportion to its ALP, 20 % from the whole space, and 10 % are mutations of
+    the least rewarded task of a box chosen by ALP.
 
     Expert knowledge: none.
 
@@ -169,6 +166,9 @@ class RIAC:
         self._split_rng = rng.spawn(1)[0]
         self.regions = [Region(np.zeros(self.space.dim), np.ones(self.space.dim))]
         self._alps = np.zeros(1)
+        # First, least and greatest return seen: regions hold returns less the first, which keeps sums exact
+        # whatever the offset of returns, and differences too small against the range are rounding.
+        self._first = self._least = self._greatest = 0.0
         self._index()
 
     def _index(self) -> None:
@@ -192,31 +192,41 @@ class RIAC:
                 region = self.regions[self._open[chosen[row]]]
                 if region.tasks:
                     recent = region.tasks[-self.config.max_region_size - 1 :]
-                    worst = np.asarray(recent[int(region.returns[-len(recent) :].argmin())])
+                    worst = np.asarray(recent[int(np.argmin(region.returns[-len(recent) :]))])
                     mutant = worst + self.config.mutation_std * normal_quantiles(points[row])
-                    proposed[row] = np.clip(mutant, region.low, region.high)
+                    # Off the faces: a task on a face would belong to either neighbour, as rounding has it.
+                    proposed[row] = np.clip(mutant, region.low + 1e-5, region.high - 1e-5)
         return self.space.from_unit(proposed)
 
     def observe(self, episodes: Episodes) -> None:
         """Take in finished episodes one after another; a leaf that becomes over-full is split."""
         limit = self.config.max_region_size
-        for task, value in zip(unit_tasks(self.space, episodes).tolist(), episodes.returns.tolist(), strict=True):
+        tasks, returns = unit_tasks(self.space, episodes).tolist(), episodes.returns.tolist()
+        if returns and not self.regions[0].tasks and self.regions[0].children is None:
+            self._first = self._least = self._greatest = returns[0]
+        for task, value in zip(tasks, returns, strict=True):
+            self._least, self._greatest = min(self._least, value), max(self._greatest, value)
+            value -= self._first
             index = 0
             while (children := self.regions[index].children) is not None:
                 region = self.regions[index]
                 if not self.config.leaves_only:
                     region.add(task, value, limit + 1)
-                    self._alps[index] = region.progress(limit)
+                    self._alps[index] = self._progress(region)
                 index = children[task[region.axis] > region.threshold]
             leaf = self.regions[index]
             leaf.add(task, value, limit + 1)
             if len(leaf.tasks) > limit:
                 self._split(index)
-            self._alps[index] = leaf.progress(limit)
+            self._alps[index] = self._progress(leaf)
+
+    def _progress(self, region: Region) -> float:
+        alp = region.progress(self.config.max_region_size)
+        return alp if alp > 1e-9 * (self._greatest - self._least) else 0.0
 
     def _split(self, index: int) -> None:
         config, region = self.config, self.regions[index]
-        tasks, returns = np.asarray(region.tasks), region.returns
+        tasks, returns = np.asarray(region.tasks), np.asarray(region.returns)
         # Random axes and thresholds: shape (attempts,)
         uniforms = self._split_rng.random((config.split_attempts, 2))
         axes = (uniforms[:, 0] * self.space.dim).astype(np.int64)
@@ -226,12 +236,16 @@ class RIAC:
         population = below.sum(axis=1)
         smallest = np.minimum(population, len(tasks) - population)
         narrowest = np.minimum(uniforms[:, 1], 1.0 - uniforms[:, 1]) * extents
-        allowed = (smallest >= config.min_population * config.max_region_size) & (narrowest >= config.min_extent)
+        allowed = (smallest >= config.min_population * config.max_region_size) & (
+            narrowest >= config.min_extent
+        )
         if not allowed.any() or len(self.regions) + 2 > config.max_regions:
             region.forget(int(config.max_region_size * config.discard_ratio) or 1)
             return
         # score = |lower| |upper| |ALP(lower) - ALP(upper)|
-        difference = np.abs(split_progress(returns, below) - split_progress(returns, ~below))
+        # on returns of unit range, rounded, so that their unit cannot decide between equal splits
+        scaled = (returns - np.median(returns)) / (np.ptp(returns) or 1.0)
+        difference = np.abs(split_progress(scaled, below) - split_progress(scaled, ~below)).round(9)
         score = np.where(allowed, population * (len(tasks) - population) * difference, -1.0)
         best = int(score.argmax())
         region.axis, region.threshold = int(axes[best]), float(thresholds[best])
@@ -239,11 +253,10 @@ class RIAC:
         for members in (below[best], ~below[best]):
             half = Region(region.low.copy(), region.high.copy())
             for row in np.flatnonzero(members):
-                half.add(region.tasks[row], float(returns[row]), config.max_region_size + 1)
+                half.add(region.tasks[row], region.returns[row], config.max_region_size + 1)
             self.regions.append(half)
         self.regions[-2].high[region.axis] = self.regions[-1].low[region.axis] = region.threshold
-        halves = [half.progress(config.max_region_size) for half in self.regions[-2:]]
-        self._alps = np.concatenate([self._alps, halves])
+        self._alps = np.append(self._alps, [self._progress(half) for half in self.regions[-2:]])
         if config.leaves_only:
             region.forget(len(region.tasks))
         self._index()
@@ -281,7 +294,9 @@ class RIAC:
             "alps": self._alps.copy(),
             "sizes": np.array([len(r.tasks) for r in regions], dtype=np.int64),
             "tasks": np.concatenate([np.reshape(r.tasks, (-1, d)) for r in regions]),
+            "returns": np.concatenate([r.returns for r in regions]),
             "totals": np.concatenate([r.totals for r in regions]),
+            "seen": [self._first, self._least, self._greatest],
         }
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -295,14 +310,17 @@ class RIAC:
         set_rng_state(self._split_rng, state["split_rng"])
         ends = np.cumsum(state["sizes"])
         tasks = np.split(state["tasks"], ends[:-1])
+        returns = np.split(state["returns"], ends[:-1])
         totals = np.split(state["totals"], (ends + np.arange(1, len(ends) + 1))[:-1])
         self.regions = []
         for i, (low, high) in enumerate(zip(state["low"], state["high"], strict=True)):
             region = Region(low.copy(), high.copy())
-            region.tasks, region.totals = tasks[i].tolist(), totals[i].tolist()
+            region.tasks, region.returns = tasks[i].tolist(), returns[i].tolist()
+            region.totals = totals[i].tolist()
             lower, upper = state["children"][i].tolist()
             region.children = (lower, upper) if lower >= 0 else None
             region.axis, region.threshold = int(state["axis"][i]), float(state["threshold"][i])
             self.regions.append(region)
         self._alps = state["alps"].copy()
+        self._first, self._least, self._greatest = state["seen"]
         self._index()

@@ -60,7 +60,9 @@ class TargetOnly:
         self._mean = check_task_vector(self.space, config.mean, "TargetOnlyConfig.mean")
         self._std = np.asarray(config.std, dtype=np.float64)
         if self._std.shape != self.space.shape or not (self._std >= 0).all():
-            raise ValueError(f"TargetOnlyConfig.std is {config.std}; give {self.space.dim} values, each at least 0")
+            raise ValueError(
+                f"TargetOnlyConfig.std is {config.std}; give {self.space.dim} values, each at least 0"
+            )
         self.config = config
         self.rng = rng
 

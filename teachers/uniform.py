@@ -36,7 +36,9 @@ class Random:
         array([1, 0, 0, 0])
     """
 
-    def __init__(self, space: TaskSpace, rng: np.random.Generator, config: RandomConfig = RandomConfig()) -> None:
+    def __init__(
+        self, space: TaskSpace, rng: np.random.Generator, config: RandomConfig = RandomConfig()
+    ) -> None:
         self.space = space
         self.config = config
         self.rng = rng

@@ -67,6 +67,18 @@ def test_findings_tell_clear_from_unclear(known):
     assert "rough" not in said  # five runs each
 
 
+def test_a_draw_has_no_winner(known):
+    for name in ("target", "random", "alp-gmm"):
+        for seed in range(5):
+            set_success(known, f"{name}/seed-{seed}", 0.5)
+    grid = read_grid(known)
+    said = findings(grid, summary_table(grid, resamples=50), "ppo")
+    assert said[0] == (
+        "After 4,000 steps, all 3 task teachers have the same mean on the test set “target”: 50 % mastered."
+    )
+    assert not re.search("highest|[Cc]learly (above|ahead)", " ".join(said))
+
+
 def test_chance_alone_is_rarely_called_clear():
     # 5 task teachers of equal worth against a baseline, 5 runs each: with Holm at most 5 % of comparisons
     # hold any false finding. 300 trials: 5 % has a standard error of 1.3 %.
