@@ -47,7 +47,7 @@ class BipedalTracks(Env[NDArray[np.float32], NDArray[np.float32]]):
         task_space: the box of task parameters.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": FPS}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": FPS}  # type: ignore[misc]
 
     known_parameters: ClassVar[Mapping[str, float | None]]
     """Every task parameter that a track understands, with its value where it is not part of the task."""
@@ -168,7 +168,7 @@ class BipedalTracks(Env[NDArray[np.float32], NDArray[np.float32]]):
             info["success"] = self._return > MASTERED_RETURN
         return observation, reward, terminated, truncated, info
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """Return a picture of the walker, shape ``(400, 600, 3)``; None without a render mode."""
         if self.render_mode is None:
             return None
@@ -207,6 +207,7 @@ class BipedalTracks(Env[NDArray[np.float32], NDArray[np.float32]]):
             total += effort
         if total != total:
             raise ValueError(f"the action {action} holds a NaN; has the policy diverged?")
+        assert self.world is not None
         self.world.Step(1.0 / FPS, _VELOCITY_ITERATIONS, _POSITION_ITERATIONS)
         return total
 

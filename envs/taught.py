@@ -18,8 +18,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from tutelage.envs.episodes import Episodes
 from tutelage.envs.interface import TaskTeacher
-from tutelage.envs.tasks import TaskSpace, Tasks
+from tutelage.envs.state import StateDict
+from tutelage.envs.tasks import Tasks, TaskSpace
 from tutelage.envs.vector import BatchedTaskVecEnv, GymTaskVecEnv, Observations, put
+
 
 class TaskQueue(gym.Wrapper[Any, Any, Any, Any]):
     """Holds one task ahead inside a worker process, for `SubprocVecEnv`.
@@ -39,7 +41,9 @@ class TaskQueue(gym.Wrapper[Any, Any, Any, Any]):
         """Let the next reset without a task of its own start `task`."""
         self._queued = task
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Reset to the task in `options`, or else to the queued one."""
         if self._queued is not None and not (options and "task" in options):
             options = {**(options or {}), "task": self._queued}
@@ -156,7 +160,11 @@ class TaughtVecEnv(VecEnvWrapper):
                     "the environments have no `task_space`; give them one (see tutelage.envs.check_task_env) "
                     "or pass task_space= to TaughtVecEnv"
                 )
-            task_space = venv.task_space if isinstance(venv, BatchedTaskVecEnv) else venv.get_attr("task_space", [0])[0]
+            task_space = (
+                venv.task_space
+                if isinstance(venv, BatchedTaskVecEnv)
+                else venv.get_attr("task_space", [0])[0]
+            )
         self.starter = Starter(venv, task_space)
         super().__init__(self.starter.venv)
         self.task_space = task_space
@@ -203,11 +211,40 @@ class TaughtVecEnv(VecEnvWrapper):
             self._finish(observations, dones.nonzero()[0], infos)
         return observations, rewards, dones, infos
 
-    def _finish(self, observations: Observations, finished: NDArray[np.int64], infos: list[dict[str, Any]]) -> None:
+    @property
+    def saves_episodes(self) -> bool:
+        """Whether running episodes can be saved: whether the vector environment has a ``state_dict``."""
+        return hasattr(self.venv, "state_dict")
+
+    def state_dict(self) -> StateDict:
+        """The running episodes, by value; the task teacher saves itself."""
+        return {
+            "environments": self.venv.state_dict(),  # type: ignore[attr-defined]  # see saves_episodes
+            "running": self.starter.running.copy(),
+            "returns": self._returns.copy(),
+            "lengths": self._clock - self._started,
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue the episodes of a `state_dict`; the student's last observations must be restored as well.
+
+        Raises:
+            StateError: when the state is of other environments.
+        """
+        self.venv.load_state_dict(state["environments"])  # type: ignore[attr-defined]
+        self.starter.running[:] = state["running"]
+        self._returns[:] = state["returns"]
+        self._started[:] = self._clock - state["lengths"]
+
+    def _finish(
+        self, observations: Observations, finished: NDArray[np.int64], infos: list[dict[str, Any]]
+    ) -> None:
         tasks, returns = self.starter.running[finished], self._returns[finished]
         lengths = self._clock - self._started[finished]
         successes = []
-        for index, task, r, steps in zip(finished.tolist(), tasks, returns.tolist(), lengths.tolist(), strict=True):
+        for index, task, r, steps in zip(
+            finished.tolist(), tasks, returns.tolist(), lengths.tolist(), strict=True
+        ):
             info = infos[index]
             success = info.get("success", info.get("is_success"))
             if success is not None:

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from tutelage.envs.tasks import TaskSpace, Tasks
-
+from tutelage.envs.tasks import Tasks, TaskSpace
 
 Observations = Any
 """What SB3's vector environments return: an array, or a dict or tuple of arrays, environments first."""
@@ -71,10 +70,11 @@ class GymTaskVecEnv(DummyVecEnv, BatchedTaskVecEnv):
     def step_wait(self) -> tuple[Observations, NDArray[Any], NDArray[np.bool_], list[dict[str, Any]]]:
         """Step every environment that is not parked."""
         if self.auto_reset:
-            return super().step_wait()  # type: ignore[return-value]
+            return super().step_wait()
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for i in self._active:
-            observation, self.buf_rews[i], terminated, truncated, info = self.envs[i].step(self.actions[i])  # type: ignore[assignment]
+            observation, reward, terminated, truncated, info = self.envs[i].step(self.actions[i])
+            self.buf_rews[i] = reward
             infos[i] = info = dict(info)
             self.buf_dones[i] = terminated or truncated
             info["TimeLimit.truncated"] = truncated and not terminated
@@ -83,7 +83,9 @@ class GymTaskVecEnv(DummyVecEnv, BatchedTaskVecEnv):
             self._save_obs(i, observation)
         return self._obs_from_buf(), self.buf_rews.copy(), self.buf_dones.copy(), infos
 
-    def start(self, indices: NDArray[np.int64], tasks: Tasks, seeds: Sequence[int] | None = None) -> Observations:
+    def start(
+        self, indices: NDArray[np.int64], tasks: Tasks, seeds: Sequence[int] | None = None
+    ) -> Observations:
         """Reset each of these environments to its task; return their first observations."""
         for row, index in enumerate(indices.tolist()):
             seed = None if seeds is None else seeds[row]
@@ -100,7 +102,7 @@ class GymTaskVecEnv(DummyVecEnv, BatchedTaskVecEnv):
 
     def _obs_from_buf(self) -> Observations:
         if self.keys[0] is None:  # one array, by far the most frequent case
-            return self.buf_obs[None].copy()  # type: ignore[index]
+            return self.buf_obs[None].copy()
         return super()._obs_from_buf()
 
 

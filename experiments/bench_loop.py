@@ -26,10 +26,14 @@ class PoleLength(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self) -> None:
         super().__init__(gym.make("CartPole-v1"))
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Start with the task's pole, or with a random one."""
         observation, info = self.env.reset(seed=seed)
-        task = options["task"] if options and "task" in options else self.task_space.sample(self.np_random, 1)[0]
+        task = (
+            options["task"] if options and "task" in options else self.task_space.sample(self.np_random, 1)[0]
+        )
         self.unwrapped.length = float(task[0])  # type: ignore[attr-defined]
         return observation, {**info, "task": task}
 
@@ -86,7 +90,9 @@ def _steps_per_second(venv: Any, steps: int, seed: int) -> float:
     """Speed with random actions, drawn beforehand."""
     n = max(1, steps // venv.num_envs)
     venv.action_space.seed(seed)
-    actions = [np.stack([venv.action_space.sample() for _ in range(venv.num_envs)]) for _ in range(min(n, 256))]
+    actions = [
+        np.stack([venv.action_space.sample() for _ in range(venv.num_envs)]) for _ in range(min(n, 256))
+    ]
     venv.seed(seed)
     venv.reset()
     begin = time.perf_counter()

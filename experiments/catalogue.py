@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage.envs.tasks import BoxTasks, DiscreteTasks, TaskSpace, Tasks
+from tutelage.envs.tasks import BoxTasks, DiscreteTasks, Tasks, TaskSpace
 from tutelage.students.config import load_object
 from tutelage.teachers import TASK_TEACHERS, TaskKnowledge, make_task_teacher, needs_knowledge
 
@@ -177,7 +177,9 @@ TASK_ENVS: dict[str, Callable[[], TaskEnvCard]] = {
     "stump-tracks": lambda: _stump_tracks("stump-tracks", "classic_bipedal"),
     "stump-tracks/small-bipedal": lambda: _stump_tracks("stump-tracks/small-bipedal", "small_bipedal"),
     "stump-tracks/spider": lambda: _stump_tracks("stump-tracks/spider", "spider"),
-    "stump-tracks/old-classic-bipedal": lambda: _stump_tracks("stump-tracks/old-classic-bipedal", "old_classic_bipedal"),
+    "stump-tracks/old-classic-bipedal": lambda: _stump_tracks(
+        "stump-tracks/old-classic-bipedal", "old_classic_bipedal"
+    ),
     "hexagon-tracks": _hexagon_tracks,
 }
 """Names of environments on the command line."""
@@ -213,7 +215,9 @@ def task_env_card(name: str) -> TaskEnvCard:
     try:
         space = env.get_wrapper_attr("task_space")
     except AttributeError:
-        raise ValueError(f"environment {name!r} has no `task_space`; see tutelage.envs.check_task_env") from None
+        raise ValueError(
+            f"environment {name!r} has no `task_space`; see tutelage.envs.check_task_env"
+        ) from None
     knowledge = getattr(env.unwrapped, "task_knowledge", None)
     env.close()
 
@@ -242,20 +246,24 @@ def task_env_card(name: str) -> TaskEnvCard:
 
 
 def build_task_teacher(
-    name: str, card: TaskEnvCard, space: TaskSpace, rng: np.random.Generator, overrides: Mapping[str, Any] | None = None
+    name: str,
+    card: TaskEnvCard,
+    space: TaskSpace,
+    rng: np.random.Generator,
+    overrides: Mapping[str, Any] | None = None,
 ) -> TaskTeacher:
     """Build a task teacher for an environment, with its expert knowledge where the method needs some.
 
     Args:
-        name: of `tutelage.teachers.TASK_TEACHERS`, or ``module:Class`` of a user's, called with ``(space, rng)``.
+        name: of `tutelage.teachers.TASK_TEACHERS`, or ``module:Class`` of a user, built of ``(space, rng)``.
         card: the environment.
         space: its task space.
         rng: decides everything random.
         overrides: config fields that differ from the defaults; keyword arguments of a user's class.
 
     Raises:
-        ValueError: when there is no such task teacher or config field, or it needs knowledge that there is not.
-        TypeError: when it cannot propose from such a task space.
+        ValueError: when there is no such task teacher, or it needs knowledge that there is not.
+        TypeError: when there is no such config field, or it cannot propose from such a task space.
     """
     overrides = dict(overrides or {})
     if ":" in name:
@@ -266,10 +274,12 @@ def build_task_teacher(
         return make_task_teacher(name, space, rng, config_class(**overrides))
     if card.knowledge is None:
         raise ValueError(
-            f"the task teacher {name!r} needs expert knowledge, and {card.name} offers none: give the environment "
-            "an attribute `task_knowledge` (tutelage.teachers.TaskKnowledge)"
+            f"the task teacher {name!r} needs expert knowledge, and {card.name} offers none: give the "
+            "environment an attribute `task_knowledge` (tutelage.teachers.TaskKnowledge)"
         )
-    return make_task_teacher(name, space, rng, replace(config_class.for_environment(card.knowledge), **overrides))
+    return make_task_teacher(
+        name, space, rng, replace(config_class.for_environment(card.knowledge), **overrides)
+    )
 
 
 def make_venv(card: TaskEnvCard, n_envs: int, workers: bool = False) -> VecEnv:

@@ -1,7 +1,8 @@
 """Training one cell of a comparison: one student, one task teacher, one seed, in a folder of its own.
 
-The run goes in stages. A stage begins new episodes in every environment, trains up to the next evaluation,
-evaluates, and writes a checkpoint; a killed run continues from the last stage, with identical numbers.
+The run goes in stages: train up to the next evaluation, evaluate, write a checkpoint. A killed run continues
+from the last stage, with identical numbers. Environments whose state cannot be saved therefore begin new
+episodes with every stage; those that can be saved carry theirs on.
 """
 
 from __future__ import annotations
@@ -99,10 +100,13 @@ class CellRun:
 
     def _train_stage(self) -> None:
         stage = self.step // self.config.evaluate_every
-        self.taught.seed(self._seed("environments", stage))
+        new_episodes = stage == 0 or not self.taught.saves_episodes
+        if new_episodes:
+            self.taught.seed(self._seed("environments", stage))
         environment, teaching = self.taught.environment_seconds, self.taught.task_teacher_seconds
         began = time.perf_counter()
-        train_until(self.model, min((stage + 1) * self.config.evaluate_every, self.config.steps), _Watch(self))
+        until = min((stage + 1) * self.config.evaluate_every, self.config.steps)
+        train_until(self.model, until, _Watch(self), new_episodes)
         spent = {
             "environment": self.taught.environment_seconds - environment,
             "task_teacher": self.taught.task_teacher_seconds - teaching,
@@ -174,7 +178,9 @@ class CellRun:
         seconds = {**self.seconds, "total": self.record.seconds}
         seconds["other"] = seconds["total"] - sum(self.seconds.values())
         episodes = len(self.record.episodes.columns()["return"])
-        write_json(self.folder / "timings.json", {"seconds": seconds, "steps": self.step, "episodes": episodes})
+        write_json(
+            self.folder / "timings.json", {"seconds": seconds, "steps": self.step, "episodes": episodes}
+        )
         parent = self.folder / "checkpoints"
         draft = parent / "draft"
         shutil.rmtree(draft, ignore_errors=True)
@@ -185,6 +191,7 @@ class CellRun:
             "scores": self.record.scores,
             "seconds": seconds,
             "clip_step": self._clip_step,
+            "episodes": self.taught.state_dict() if self.taught.saves_episodes and self.step else None,
         }
         save_state(draft / "run.npz", state)
         older = _checkpoints(parent)
@@ -202,6 +209,8 @@ class CellRun:
         load_student(found[-1], self.model)
         state = load_state(found[-1] / "run.npz")
         self.task_teacher.load_state_dict(state["task_teacher"])
+        if state["episodes"] is not None:
+            self.taught.load_state_dict(state["episodes"])
         self.seconds = {name: state["seconds"][name] for name in self.seconds}
         self._clip_step = state["clip_step"]
         self.record.resume(self.step, state["seconds"]["total"], state["scores"])
@@ -237,7 +246,9 @@ class _Watch(BaseCallback):
 def _score(episodes: Episodes) -> float:
     """Percentage of mastered tasks, or the mean return where success is not defined."""
     defined = ~np.isnan(episodes.successes)
-    return 100 * float(episodes.successes[defined].mean()) if defined.any() else float(episodes.returns.mean())
+    return (
+        100 * float(episodes.successes[defined].mean()) if defined.any() else float(episodes.returns.mean())
+    )
 
 
 def _checkpoints(parent: Path) -> list[Path]:

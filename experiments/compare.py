@@ -28,8 +28,8 @@ class CompareConfig:
     """
 
     preset: Literal["quick", "standard", "paper"] | None = None
-    """quick: PointMassGate, minutes on 2 cores. standard: StumpTracks, a workstation night. paper: the published
-    protocol, 20 M steps and 16 seeds. Default: quick, unless --env is given."""
+    """quick: PointMassGate, minutes on 2 cores. standard: StumpTracks, a workstation night. paper: the
+    published protocol, 20 M steps and 16 seeds. Default: quick, unless --env is given."""
     env: str | None = None
     """Environment: point-mass-gate, stump-tracks, hexagon-tracks, ... or module:factory of your own."""
     teachers: tuple[str, ...] | None = None
@@ -129,7 +129,11 @@ def _check(grid: GridConfig, workers: int) -> None:
 
     from tutelage.experiments.catalogue import build_task_teacher, make_venv, task_env_card
 
-    for name, value in {"--seeds": len(grid.seeds), "--steps": grid.steps, "--evaluate-every": grid.evaluate_every}.items():
+    for name, value in {
+        "--seeds": len(grid.seeds),
+        "--steps": grid.steps,
+        "--evaluate-every": grid.evaluate_every,
+    }.items():
         if value < 1:
             raise ComparisonError(f"{name} is {value}; it must be at least 1")
     if workers < 0:
@@ -137,7 +141,9 @@ def _check(grid: GridConfig, workers: int) -> None:
     if not grid.task_teachers or not grid.students:
         raise ComparisonError("name at least one of --teachers and one of --students")
     if grid.baseline not in grid.task_teachers:
-        raise ComparisonError(f"--baseline {grid.baseline!r} is not among --teachers ({', '.join(grid.task_teachers)})")
+        raise ComparisonError(
+            f"--baseline {grid.baseline!r} is not among --teachers ({', '.join(grid.task_teachers)})"
+        )
     try:
         card = task_env_card(grid.env)
         space = card.task_space()
@@ -167,7 +173,9 @@ def compare(config: CompareConfig) -> int:
 
     console = Console()
     grid = resolve(config)
-    out = config.out or Path("runs") / (config.preset or (config.env or "quick").replace(":", ".").replace("/", "-"))
+    out = config.out or Path("runs") / (
+        config.preset or (config.env or "quick").replace(":", ".").replace("/", "-")
+    )
     with locked(out, patience=2.0):
         run = GridRun(grid, out, command=shlex.join(["tutelage", *sys.argv[1:]]), console=console)
         console.print(f"Results: {out}    TensorBoard, now or later: [bold]tutelage watch {out}[/bold]")

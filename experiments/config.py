@@ -1,4 +1,4 @@
-"""What a comparison and its cells are, as plain data; what the command line fills in and `config.json` keeps."""
+"""What a comparison and its cells are, as plain data; `config.json` keeps it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,10 @@ def hyperparameters(cell: CellConfig) -> dict[str, bool | int | float | str]:
         "seed": cell.seed,
         "n_envs": cell.student_config.n_envs,
     }
-    for prefix, values in (("task_teacher", cell.task_teacher_config), ("student", cell.student_config.kwargs)):
+    for prefix, values in (
+        ("task_teacher", cell.task_teacher_config),
+        ("student", cell.student_config.kwargs),
+    ):
         for name, value in values.items():
             flat[f"{prefix}.{name}"] = value if isinstance(value, bool | int | float | str) else str(value)
     return flat

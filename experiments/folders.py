@@ -35,7 +35,9 @@ def locked(folder: Path, patience: float = 10.0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise FolderError(f"another process is at work in {folder}; wait for it, or stop it") from None
+                    raise FolderError(
+                        f"another process is at work in {folder}; wait for it, or stop it"
+                    ) from None
                 time.sleep(0.2)
         yield
 
@@ -72,5 +74,3 @@ def exit_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-

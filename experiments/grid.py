@@ -17,7 +17,15 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from tutelage.experiments.catalogue import build_task_teacher, task_env_card
 from tutelage.experiments.config import CellConfig, GridConfig, folder_name, hyperparameters
@@ -25,8 +33,22 @@ from tutelage.experiments.folders import check_same_config
 from tutelage.experiments.records import write_json
 from tutelage.experiments.worker import train_in_process
 
-PACKAGES = ("tutelage", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy", "scikit-learn", "box2d")
-THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+PACKAGES = (
+    "tutelage",
+    "torch",
+    "stable-baselines3",
+    "sb3-contrib",
+    "gymnasium",
+    "numpy",
+    "scikit-learn",
+    "box2d",
+)
+THREADS = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 
 
 class GridRun:
@@ -46,8 +68,14 @@ class GridRun:
         self.grid, self.out, self.console = grid, out, console
         self.card = task_env_card(grid.env)
         self.cells = grid.cells()
-        check_same_config(out / "grid.json", self._description(command), ignore=("command", "created", "versions", "machine"))
-        write_json(out / "test_sets.json", {name: tasks.tolist() for name, tasks in self.card.test_sets().items()})
+        check_same_config(
+            out / "grid.json",
+            self._description(command),
+            ignore=("command", "created", "versions", "machine"),
+        )
+        write_json(
+            out / "test_sets.json", {name: tasks.tolist() for name, tasks in self.card.test_sets().items()}
+        )
 
     def run(self, workers: int) -> int:
         """Train all cells that are not finished, `workers` at once; return how many failed."""
@@ -116,7 +144,11 @@ class GridRun:
             return False
         if status.get("state") != "failed":
             code = process.exitcode or 0
-            why = f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "") if code < 0 else f"exit code {code}"
+            why = (
+                f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
+                if code < 0
+                else f"exit code {code}"
+            )
             status = {"step": 0, "steps": cell.steps, **status, "state": "failed", "message": why}
             write_json(self.out / cell.folder / "status.json", status)
         return True
@@ -137,11 +169,16 @@ class GridRun:
         for name, overrides in self.grid.task_teachers.items():
             teacher = build_task_teacher(name, self.card, space, np.random.default_rng(0), overrides)
             config = getattr(teacher, "config", None)
-            teachers[name] = _plain(asdict(config)) if is_dataclass(config) and not isinstance(config, type) else {}
+            teachers[name] = (
+                _plain(asdict(config)) if is_dataclass(config) and not isinstance(config, type) else {}
+            )
         return {
             "command": command,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+            "versions": {
+                "python": platform.python_version(),
+                **{name: metadata.version(name) for name in PACKAGES},
+            },
             "machine": {"platform": platform.platform(), "cores": os.cpu_count()},
             "env": {
                 "name": self.card.name,
@@ -206,10 +243,14 @@ class _Display:
             self.progress.remove_task(self.bars.pop(cell.folder))
         self.progress.advance(self.total)
         if status.get("state") == "failed":
-            self.console.print(f"[red]failed[/red]   {cell.folder}: {status.get('message', '')}  (see its log.txt)")
+            self.console.print(
+                f"[red]failed[/red]   {cell.folder}: {status.get('message', '')}  (see its log.txt)"
+            )
             return
         scores = status.get("scores") or [[0, float("nan")]]
-        self.console.print(f"finished {cell.folder}: score {scores[-1][1]:.1f} in {status.get('seconds', 0):.0f} s")
+        self.console.print(
+            f"finished {cell.folder}: score {scores[-1][1]:.1f} in {status.get('seconds', 0):.0f} s"
+        )
 
 
 def print_summary(out: Path, console: Console) -> None:

@@ -23,9 +23,9 @@ Command = (
 def main() -> None:
     """Run the command that was typed; errors that the user can mend are one line."""
     command = tyro.cli(
-        Command,  # type: ignore[arg-type]  # a union of subcommands
+        Command,
         prog="tutelage",
-        description="Reinforcement-learning agents, taught: compare task teachers over seeds, report, watch, measure.",
+        description="Reinforcement-learning agents, taught: compare task teachers, report, watch, measure.",
     )
     sys.exit(run(command))
 

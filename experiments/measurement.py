@@ -43,5 +43,7 @@ def print_measurements(measurements: Iterable[Measurement], as_json: bool) -> No
 
     table = Table("case", "metric", "value", "unit", "ratio", "note")
     for m in measurements:
-        table.add_row(m.case, m.metric, f"{m.value:,.4g}", m.unit, "" if m.ratio is None else f"{m.ratio:.3g}", m.note)
+        table.add_row(
+            m.case, m.metric, f"{m.value:,.4g}", m.unit, "" if m.ratio is None else f"{m.ratio:.3g}", m.note
+        )
     Console().print(table)

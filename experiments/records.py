@@ -15,7 +15,7 @@ import numpy as np
 
 from tutelage.envs.episodes import Episodes
 from tutelage.envs.state import atomic_file
-from tutelage.envs.tasks import TaskSpace, Tasks
+from tutelage.envs.tasks import Tasks, TaskSpace
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -77,7 +77,9 @@ class RunRecord:
     def __init__(self, folder: Path, space: TaskSpace, steps: int) -> None:
         self.folder, self.steps = folder, steps
         names = getattr(space, "names", ()) if space.shape else ("index",)
-        self._names = tuple(f"task/{name}" for name in names) or tuple(f"task/{i}" for i in range(space.shape[0]))
+        self._names = tuple(f"task/{name}" for name in names) or tuple(
+            f"task/{i}" for i in range(space.shape[0])
+        )
         self.episodes = Table(
             folder / "episodes.parquet", ("step", "seconds", "return", "length", "success", *self._names)
         )
@@ -149,4 +151,6 @@ class RunRecord:
         if now - self._status_written >= at_most_every:
             self._status_written = now
             values = {"state": state, "step": step, "steps": self.steps, "message": message}
-            write_json(self.folder / "status.json", {**values, "seconds": self.seconds, "scores": self.scores})
+            write_json(
+                self.folder / "status.json", {**values, "seconds": self.seconds, "scores": self.scores}
+            )

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage.envs.state import StateDict, StateError, atomic_file, load_state, rng_state, save_state, set_rng_state
+from tutelage.envs.state import (
+    StateDict,
+    StateError,
+    atomic_file,
+    load_state,
+    rng_state,
+    save_state,
+    set_rng_state,
+)
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -27,7 +35,8 @@ _COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_n_calls", "_curren
 def save_student(folder: str | Path, model: BaseAlgorithm, replay_buffer: bool = True) -> None:
     """Write the student's whole training state into `folder`, each file atomically.
 
-    Without `replay_buffer` an off-policy student can act, but its training cannot be continued.
+    Without `replay_buffer` an off-policy student can act, but its training cannot be continued. Where the
+    student stands in running episodes is saved too, for environments that can be saved themselves.
 
     Raises:
         OSError: when the disk is full or not writable.
@@ -39,6 +48,8 @@ def save_student(folder: str | Path, model: BaseAlgorithm, replay_buffer: bool =
     _, others = model._get_torch_save_params()
     for name in others:
         tensors[f"variable/{name}"] = _get(model, name).detach()
+    for name, tensor in _recurrent_states(model).items():
+        tensors[f"recurrent/{name}"] = tensor.detach()
     with atomic_file(Path(folder) / WEIGHTS) as part:
         save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, part)
     save_state(
@@ -52,6 +63,7 @@ def save_student(folder: str | Path, model: BaseAlgorithm, replay_buffer: bool =
             "successes": [bool(success) for success in model.ep_success_buffer or ()],
             "action_space": rng_state(model.action_space.np_random),
             "normalizer": _normalizer_state(model),
+            "rollout": _rollout_state(model),
             "replay_buffer": _replay_state(getattr(model, "replay_buffer", None)) if replay_buffer else None,
             "generators": global_generators(),
         },
@@ -82,12 +94,17 @@ def load_student(folder: str | Path, model: BaseAlgorithm) -> None:
         model.ep_success_buffer = deque(state["successes"], maxlen=model._stats_window_size)
         set_rng_state(model.action_space.np_random, state["action_space"])
         _load_normalizer(model, state["normalizer"])
+        _load_rollout(model, state["rollout"])
+        for name, tensor in _recurrent_states(model).items():
+            tensor.copy_(tensors[f"recurrent/{name}"])
         _load_replay(getattr(model, "replay_buffer", None), state["replay_buffer"])
         set_global_generators(state["generators"])
     except (SafetensorError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OSError) as error:
         if isinstance(error, StateError | FileNotFoundError):
             raise
-        raise StateError(f"checkpoint {folder} is damaged or of another student ({error}); delete it to start anew") from None
+        raise StateError(
+            f"checkpoint {folder} is damaged or of another student ({error}); delete it to start anew"
+        ) from None
 
 
 def global_generators() -> StateDict:
@@ -173,22 +190,54 @@ def _normalizer_state(model: BaseAlgorithm) -> StateDict | None:
 def _load_normalizer(model: BaseAlgorithm, state: StateDict | None) -> None:
     normalizer = model.get_vec_normalize_env()
     if (normalizer is None) != (state is None):
-        raise StateError("the checkpoint and the student differ in whether observations or rewards are normalised")
+        raise StateError(
+            "the checkpoint and the student differ in whether observations or rewards are normalised"
+        )
     if normalizer is None or state is None:
         return
     for name, values in state.items():
         rms: Any = normalizer.ret_rms
         if name != "returns":
             key = name.removeprefix("observations/")
-            rms = normalizer.obs_rms[key] if key else normalizer.obs_rms  # type: ignore[index]
+            rms = normalizer.obs_rms[key] if key else normalizer.obs_rms
         if np.shape(rms.mean) != values["mean"].shape:
-            raise StateError(f"normaliser {name!r} has shape {values['mean'].shape}, expected {np.shape(rms.mean)}")
+            raise StateError(
+                f"normaliser {name!r} has shape {values['mean'].shape}, expected {np.shape(rms.mean)}"
+            )
         rms.mean, rms.var, rms.count = values["mean"], values["var"], values["count"]
+
+
+_ROLLOUT = ("_last_obs", "_last_original_obs", "_last_episode_starts")
+
+
+def _rollout_state(model: BaseAlgorithm) -> StateDict:
+    """What the student last saw, and the discounted returns that `VecNormalize` runs along."""
+    state = {name: getattr(model, name) for name in _ROLLOUT if getattr(model, name, None) is not None}
+    normalizer = model.get_vec_normalize_env()
+    return {**state, **({} if normalizer is None else {"returns": normalizer.returns})}
+
+
+def _load_rollout(model: BaseAlgorithm, state: StateDict) -> None:
+    for name in _ROLLOUT:
+        setattr(model, name, state.get(name))
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None:
+        normalizer.returns = state["returns"].copy()
+
+
+def _recurrent_states(model: BaseAlgorithm) -> dict[str, Any]:
+    """Hidden states of a `RecurrentPPO` by name, the tensors themselves."""
+    states = getattr(model, "_last_lstm_states", None)
+    if states is None:
+        return {}
+    return {
+        f"{part}/{i}": tensor for part in states._fields for i, tensor in enumerate(getattr(states, part))
+    }
 
 
 def _arrays(buffer: Any) -> dict[str, np.ndarray[Any, Any]]:
     """All arrays of a replay buffer by name, those inside dicts (`DictReplayBuffer`) too."""
-    found = {}
+    found: dict[str, np.ndarray[Any, Any]] = {}
     for name, value in vars(buffer).items():
         parts = value.items() if isinstance(value, Mapping) else [("", value)]
         found |= {f"{name}/{key}": part for key, part in parts if isinstance(part, np.ndarray) and part.ndim}
@@ -216,6 +265,8 @@ def _load_replay(buffer: Any, state: StateDict | None) -> None:
         raise StateError("the checkpoint's replay buffer holds other arrays than the student's")
     for name, saved in state["arrays"].items():
         if saved.shape[1:] != arrays[name].shape[1:] or len(saved) > len(arrays[name]):
-            raise StateError(f"replay buffer {name!r} has shape {saved.shape}, does not fit {arrays[name].shape}")
+            raise StateError(
+                f"replay buffer {name!r} has shape {saved.shape}, does not fit {arrays[name].shape}"
+            )
         arrays[name][: len(saved)] = saved
     buffer.pos, buffer.full = state["pos"], state["full"]

@@ -35,7 +35,7 @@ class StudentConfig:
             name of a `torch.nn` class, e.g. ``Tanh``.
         normalize_observations: put SB3's `VecNormalize` around the taught environment, for observations.
         normalize_rewards: the same for rewards, with the ``gamma`` of `kwargs`.
-        workers: step each environment in a process of its own (SB3's `SubprocVecEnv`) instead of all in this one.
+        workers: step each environment in a process of its own (SB3's `SubprocVecEnv`), not all in this one.
     """
 
     algorithm: str = "ppo"

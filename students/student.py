@@ -30,7 +30,9 @@ def make_student(config: StudentConfig, venv: VecEnv, seed: int, total_steps: in
 
     kwargs = dict(config.kwargs)
     if kwargs.get("optimize_memory_usage"):
-        raise ValueError("optimize_memory_usage=True cannot be resumed exactly; leave it out of the student's kwargs")
+        raise ValueError(
+            "optimize_memory_usage=True cannot be resumed exactly; leave it out of the student's kwargs"
+        )
     if "policy_kwargs" in kwargs:
         kwargs["policy_kwargs"] = _policy_kwargs(kwargs["policy_kwargs"])
     if isinstance(kwargs.get("train_freq"), list):  # JSON has no tuples
@@ -43,24 +45,34 @@ def make_student(config: StudentConfig, venv: VecEnv, seed: int, total_steps: in
             gamma=kwargs.get("gamma", 0.99),
         )
     try:
-        model: BaseAlgorithm = algorithm_class(config.algorithm)(config.policy, venv, seed=seed, device="auto", **kwargs)
+        model: BaseAlgorithm = algorithm_class(config.algorithm)(
+            config.policy, venv, seed=seed, device="auto", **kwargs
+        )
     except (TypeError, AssertionError) as error:
         raise ValueError(f"student {config.algorithm!r} cannot be built: {error}") from None
 
     def progress(num_timesteps: int, _: int) -> None:
         model._current_progress_remaining = 1.0 - float(num_timesteps) / float(total_steps)
 
-    model._update_current_progress_remaining = progress  # type: ignore[method-assign]
+    model._update_current_progress_remaining = progress  # type: ignore[method-assign,assignment]
     return model
 
 
-def train_until(model: BaseAlgorithm, step: int, callback: BaseCallback | None = None) -> None:
-    """Train until at least `step` environment steps in all, beginning new episodes in every environment.
+def train_until(
+    model: BaseAlgorithm, step: int, callback: BaseCallback | None = None, new_episodes: bool = True
+) -> None:
+    """Train until at least `step` environment steps in all.
 
-    Environments' states cannot be saved in general. Every stage therefore begins with a reset, in
-    uninterrupted runs too, so that a resumed run has the same curve.
+    Args:
+        model: the student.
+        step: counted from the beginning of its training.
+        callback: SB3's.
+        new_episodes: begin new episodes in every environment. Where running episodes cannot be saved, every
+            stage between two checkpoints must do so, in uninterrupted runs too, so that a resumed run has
+            the same curve.
     """
-    model._last_obs = None  # makes `learn` reset the environments
+    if new_episodes:
+        model._last_obs = None  # makes `learn` reset the environments
     model.learn(step - model.num_timesteps, callback=callback, reset_num_timesteps=False)
 
 

@@ -17,7 +17,7 @@ from tutelage.envs.vector import GymTaskVecEnv
 
 
 class Countdown(gym.Env[Any, Any]):
-    """Ends after ``ceil(task)`` steps, each of reward `task`; the observation is the task and the steps so far."""
+    """Ends after ``ceil(task)`` steps of reward `task`; observed are the task and the steps so far."""
 
     observation_space = spaces.Box(-100, 100, (2,), np.float32)
     action_space = spaces.Discrete(2)
@@ -80,7 +80,9 @@ def _other() -> DummyVecEnv:
     return OtherDummy([Countdown] * 3)
 
 
-@pytest.mark.parametrize("make", [_dummy, _subproc, _plain_subproc, _other], ids=lambda f: f.__name__.strip("_"))
+@pytest.mark.parametrize(
+    "make", [_dummy, _subproc, _plain_subproc, _other], ids=lambda f: f.__name__.strip("_")
+)
 def test_every_automatic_reset_starts_a_proposed_task(make: Any) -> None:
     teacher = Listing()
     venv = TaughtVecEnv(make(), teacher)
@@ -163,7 +165,7 @@ def test_a_reward_that_is_not_a_number_is_named() -> None:
 
     venv = TaughtVecEnv(DummyVecEnv([Broken]), Listing())
     venv.reset()
-    with pytest.raises(ValueError, match="return nan of task .* is not finite"):
+    with pytest.raises(ValueError, match=r"return nan of task .* is not finite"):
         venv.step(np.zeros(1, dtype=int))
 
 

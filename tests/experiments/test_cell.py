@@ -21,11 +21,19 @@ from tutelage.experiments.config import CellConfig
 from tutelage.experiments.folders import FolderError, locked
 from tutelage.students.config import StudentConfig
 
-PPO = StudentConfig("ppo", n_envs=8, kwargs={"n_steps": 64, "batch_size": 128, "n_epochs": 2}, normalize_rewards=True)
+PPO = StudentConfig(
+    "ppo", n_envs=8, kwargs={"n_steps": 64, "batch_size": 128, "n_epochs": 2}, normalize_rewards=True
+)
 SAC = StudentConfig(
     "sac",
     n_envs=8,
-    kwargs={"buffer_size": 3000, "learning_starts": 200, "train_freq": 8, "gradient_steps": 4, "batch_size": 64},
+    kwargs={
+        "buffer_size": 3000,
+        "learning_starts": 200,
+        "train_freq": 8,
+        "gradient_steps": 4,
+        "batch_size": 64,
+    },
 )
 
 
@@ -45,7 +53,10 @@ def _config(student: StudentConfig = PPO, **changes: Any) -> CellConfig:
 
 def _numbers(folder: Path) -> dict[str, Any]:
     """Everything a run left behind, but for what the clock decides."""
-    frames = {name: pd.read_parquet(folder / f"{name}.parquet").drop(columns="seconds") for name in ("episodes", "evaluations")}
+    frames = {
+        name: pd.read_parquet(folder / f"{name}.parquet").drop(columns="seconds")
+        for name in ("episodes", "evaluations")
+    }
     return {**frames, "weights": load_file(folder / "student" / "weights.safetensors")}
 
 
@@ -70,7 +81,9 @@ def test_a_killed_run_resumes_to_identical_numbers(student: StudentConfig, tmp_p
     )
     process = subprocess.Popen([sys.executable, "-c", code, json.dumps(config.to_json()), str(killed)])
     deadline = time.monotonic() + 120
-    while not list(killed.glob("checkpoints/step-[1-9]*")):  # past the first stage, in the midst of a later one
+    while not list(
+        killed.glob("checkpoints/step-[1-9]*")
+    ):  # past the first stage, in the midst of a later one
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
@@ -94,7 +107,15 @@ def test_another_seed_gives_another_curve_and_the_same_seed_the_same(tmp_path: P
 def test_the_folder_holds_what_others_read(tmp_path: Path) -> None:
     run_cell(_config(steps=3000), tmp_path)
     episodes = pd.read_parquet(tmp_path / "episodes.parquet")
-    assert list(episodes.columns) == ["step", "seconds", "return", "length", "success", "task/position", "task/width"]
+    assert list(episodes.columns) == [
+        "step",
+        "seconds",
+        "return",
+        "length",
+        "success",
+        "task/position",
+        "task/width",
+    ]
     monitor = load_results(str(tmp_path))
     np.testing.assert_allclose(monitor["r"], episodes["return"], atol=1e-6)
     assert monitor["l"].tolist() == episodes["length"].tolist()
@@ -103,16 +124,22 @@ def test_the_folder_holds_what_others_read(tmp_path: Path) -> None:
     assert (evaluations.groupby("step").size() == 150).all()  # 50 target and 100 uniform test tasks
     timings = json.loads((tmp_path / "timings.json").read_text())
     assert timings["episodes"] == len(episodes)
-    assert sum(v for k, v in timings["seconds"].items() if k != "total") == pytest.approx(timings["seconds"]["total"])
+    assert sum(v for k, v in timings["seconds"].items() if k != "total") == pytest.approx(
+        timings["seconds"]["total"]
+    )
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_damaged_checkpoint_is_named_and_records_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_checkpoint_is_named_and_records_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(self: CellRun) -> None:
         if self.step >= 3000:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(CellRun, "_train_stage", lambda self, inner=CellRun._train_stage: (stop(self), inner(self)))
+    monkeypatch.setattr(
+        CellRun, "_train_stage", lambda self, inner=CellRun._train_stage: (stop(self), inner(self))
+    )
     with pytest.raises(KeyboardInterrupt):
         run_cell(_config(), tmp_path)
     monkeypatch.undo()
@@ -132,11 +159,17 @@ def test_a_folder_of_another_configuration_or_in_use_is_refused(tmp_path: Path) 
     run_cell(_config(steps=1000), tmp_path)
     with pytest.raises(FolderError, match=r"different: seed\); choose another --out"):
         run_cell(_config(steps=1000, seed=3), tmp_path)
-    with locked(tmp_path), pytest.raises(FolderError, match="another process is at work"), locked(tmp_path, patience=0.3):
+    with (
+        locked(tmp_path),
+        pytest.raises(FolderError, match="another process is at work"),
+        locked(tmp_path, patience=0.3),
+    ):
         pass
 
 
-def test_a_full_disk_ends_in_one_message_and_spares_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_in_one_message_and_spares_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tutelage.experiments.cell as cell
 
     saved: list[int] = []

@@ -16,11 +16,24 @@ import pytest
 from tutelage.experiments.compare import CompareConfig, ComparisonError, compare, preset, resolve
 
 TUTELAGE = [sys.executable, "-m", "tutelage.experiments.main"]
-SMALL = ["--env", "point-mass-gate", "--steps", "3000", "--evaluate-every", "1500", "--no-clips", "--workers", "2"]
+SMALL = [
+    "--env",
+    "point-mass-gate",
+    "--steps",
+    "3000",
+    "--evaluate-every",
+    "1500",
+    "--no-clips",
+    "--workers",
+    "2",
+]
 
 
 def _statuses(out: Path) -> dict[str, str]:
-    return {str(p.parent.relative_to(out)): json.loads(p.read_text())["state"] for p in out.glob("*/*/*/status.json")}
+    return {
+        str(p.parent.relative_to(out)): json.loads(p.read_text())["state"]
+        for p in out.glob("*/*/*/status.json")
+    }
 
 
 @pytest.mark.parametrize("name", ["quick", "standard", "paper"])
@@ -38,7 +51,11 @@ def test_the_paper_preset_is_the_published_protocol() -> None:
 
 
 def test_options_override_the_preset() -> None:
-    grid = resolve(CompareConfig(env="point-mass-gate", teachers=("adr", "random"), students=("sac",), seeds=3, steps=100_000))
+    grid = resolve(
+        CompareConfig(
+            env="point-mass-gate", teachers=("adr", "random"), students=("sac",), seeds=3, steps=100_000
+        )
+    )
     assert list(grid.task_teachers) == ["adr", "random"]
     assert list(grid.students) == ["sac"]
     assert grid.seeds == (0, 1, 2)
@@ -60,7 +77,9 @@ def test_options_override_the_preset() -> None:
         ({"env": "nowhere:Env"}, "cannot be imported"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_starts(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_what_cannot_work_is_refused_before_anything_starts(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     config = CompareConfig(**{"env": "point-mass-gate", "out": tmp_path / "x", **changes})
     with pytest.raises(ComparisonError, match=message):
         compare(config)
@@ -68,8 +87,19 @@ def test_what_cannot_work_is_refused_before_anything_starts(changes: dict[str, A
 
 
 def test_help_and_one_line_errors() -> None:
-    shown = subprocess.run([*TUTELAGE, "compare", "--help"], capture_output=True, text=True, check=True).stdout
-    for option in ("--preset", "--env", "--teachers", "--students", "--seeds", "--steps", "--workers", "--out"):
+    shown = subprocess.run(
+        [*TUTELAGE, "compare", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for option in (
+        "--preset",
+        "--env",
+        "--teachers",
+        "--students",
+        "--seeds",
+        "--steps",
+        "--workers",
+        "--out",
+    ):
         assert option in shown
     wrong = subprocess.run([*TUTELAGE, "compare", "--env", "stump-track"], capture_output=True, text=True)
     assert wrong.returncode == 2
@@ -80,9 +110,15 @@ def test_help_and_one_line_errors() -> None:
 def test_heavy_libraries_are_imported_where_they_are_used() -> None:
     code = (
         "import sys, tutelage.teachers, tutelage.experiments.main;"
-        "print([m for m in ('torch', 'sklearn', 'stable_baselines3', 'pandas', 'matplotlib', 'scipy') if m in sys.modules])"
+        "heavy = ('torch', 'sklearn', 'stable_baselines3', 'pandas', 'matplotlib', 'scipy');"
+        "print([m for m in heavy if m in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_a_grid_killed_at_any_moment_ends_with_the_same_numbers(tmp_path: Path) -> None:
@@ -109,11 +145,13 @@ def test_a_grid_killed_at_any_moment_ends_with_the_same_numbers(tmp_path: Path) 
     for path in (tmp_path / "whole").glob("*/*/*/evaluations.parquet"):
         other = tmp_path / "killed" / path.relative_to(tmp_path / "whole")
         pd.testing.assert_frame_equal(
-            pd.read_parquet(path).drop(columns="seconds"), pd.read_parquet(other).drop(columns="seconds"), check_exact=True
+            pd.read_parquet(path).drop(columns="seconds"),
+            pd.read_parquet(other).drop(columns="seconds"),
+            check_exact=True,
         )
 
 
-USER = '''
+USER = """
 import numpy as np
 from tutelage.envs import PointMassGate
 from tutelage.envs.state import rng_state, set_rng_state
@@ -151,7 +189,7 @@ class Dies(Base):
     def observe(self, episodes):
         import os, signal
         os.kill(os.getpid(), signal.SIGKILL)
-'''
+"""
 
 
 @pytest.fixture
@@ -184,11 +222,15 @@ def test_a_crashed_cell_is_named_and_the_others_finish(tmp_path: Path, users_mod
     assert len(pd.read_parquet(out / "ppo/random/seed-0/evaluations.parquet")) > 0
 
 
-@pytest.mark.parametrize(("env", "message"), [("Raises", "the gripper fell off"), ("NaNRewards", "NaN or infinite reward")])
-def test_a_users_environment_that_fails_ends_in_one_message(env: str, message: str, tmp_path: Path, users_module: str) -> None:
+@pytest.mark.parametrize(
+    ("env", "message"), [("Raises", "the gripper fell off"), ("NaNRewards", "NaN or infinite reward")]
+)
+def test_a_users_environment_that_fails_ends_in_one_message(
+    env: str, message: str, tmp_path: Path, users_module: str
+) -> None:
     result = subprocess.run(
-        [*TUTELAGE, "compare", "--env", f"{users_module}:{env}", "--teachers", "random", "--students", "ppo", "--seeds", "1",
-         "--steps", "2000", "--no-clips", "--out", str(tmp_path / "out")],
+        [*TUTELAGE, "compare", "--env", f"{users_module}:{env}", "--teachers", "random", "--students", "ppo",
+         "--seeds", "1", "--steps", "2000", "--no-clips", "--out", str(tmp_path / "out")],
         capture_output=True,
         text=True,
     )  # fmt: skip
@@ -211,12 +253,23 @@ def test_a_users_own_environment_and_student_are_compared(tmp_path: Path, users_
         )
     )
     assert failed == 0
-    [scores] = [json.loads(p.read_text())["scores"] for p in (tmp_path / "out").glob("*/random/seed-0/status.json")]
+    [scores] = [
+        json.loads(p.read_text())["scores"] for p in (tmp_path / "out").glob("*/random/seed-0/status.json")
+    ]
     assert np.isfinite([score for _, score in scores]).all()
 
 
 def test_a_folder_of_another_comparison_is_refused(tmp_path: Path) -> None:
-    arguments = [*TUTELAGE, "compare", *SMALL, "--teachers", "random", "--no-report", "--out", str(tmp_path / "x")]
+    arguments = [
+        *TUTELAGE,
+        "compare",
+        *SMALL,
+        "--teachers",
+        "random",
+        "--no-report",
+        "--out",
+        str(tmp_path / "x"),
+    ]
     assert subprocess.run([*arguments, "--seeds", "1"], capture_output=True).returncode == 0
     other = subprocess.run([*arguments, "--seeds", "2"], capture_output=True, text=True)
     assert other.returncode == 2

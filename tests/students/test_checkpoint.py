@@ -18,9 +18,17 @@ from tutelage.students.student import make_student, train_until
 from tutelage.teachers import make_task_teacher
 
 SMALL = {"net_arch": [16]}
-OFF_POLICY = {"batch_size": 32, "buffer_size": 600, "learning_starts": 64, "train_freq": 4, "gradient_steps": 2}
+OFF_POLICY = {
+    "batch_size": 32,
+    "buffer_size": 600,
+    "learning_starts": 64,
+    "train_freq": 4,
+    "gradient_steps": 2,
+}
 STUDENTS = {
-    "ppo": StudentConfig("ppo", n_envs=8, kwargs={"n_steps": 32, "batch_size": 64, "n_epochs": 2, "policy_kwargs": SMALL}),
+    "ppo": StudentConfig(
+        "ppo", n_envs=8, kwargs={"n_steps": 32, "batch_size": 64, "n_epochs": 2, "policy_kwargs": SMALL}
+    ),
     "ppo-normalized": StudentConfig(
         "ppo",
         n_envs=8,
@@ -29,13 +37,22 @@ STUDENTS = {
         normalize_rewards=True,
     ),
     "sac": StudentConfig("sac", n_envs=8, kwargs={**OFF_POLICY, "policy_kwargs": SMALL}),
-    "sac-fixed-entropy": StudentConfig("sac", n_envs=8, kwargs={**OFF_POLICY, "ent_coef": 0.01, "policy_kwargs": SMALL}),
-    "td3": StudentConfig("td3", n_envs=8, kwargs={**OFF_POLICY, "policy_kwargs": SMALL}, normalize_observations=True),
+    "sac-fixed-entropy": StudentConfig(
+        "sac", n_envs=8, kwargs={**OFF_POLICY, "ent_coef": 0.01, "policy_kwargs": SMALL}
+    ),
+    "td3": StudentConfig(
+        "td3", n_envs=8, kwargs={**OFF_POLICY, "policy_kwargs": SMALL}, normalize_observations=True
+    ),
     "recurrent-ppo": StudentConfig(
         "recurrent-ppo",
         policy="MlpLstmPolicy",
         n_envs=4,
-        kwargs={"n_steps": 32, "batch_size": 64, "n_epochs": 1, "policy_kwargs": {**SMALL, "lstm_hidden_size": 16}},
+        kwargs={
+            "n_steps": 32,
+            "batch_size": 64,
+            "n_epochs": 1,
+            "policy_kwargs": {**SMALL, "lstm_hidden_size": 16},
+        },
     ),
 }
 
@@ -46,34 +63,37 @@ def _build(config: StudentConfig, seed: int) -> tuple[BaseAlgorithm, TaughtVecEn
     return make_student(config, taught, seed, total_steps=2000), taught
 
 
-def _stage(model: BaseAlgorithm, taught: TaughtVecEnv, index: int) -> None:
+def _stage(model: BaseAlgorithm, taught: TaughtVecEnv, index: int, new_episodes: bool = True) -> None:
     taught.seed(100 * index)
-    train_until(model, 800 * (index + 1))
+    train_until(model, 800 * (index + 1), new_episodes=new_episodes)
 
 
 def _tensors(model: BaseAlgorithm) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.policy.state_dict().items()}
 
 
+@pytest.mark.parametrize("carry_on", [False, True], ids=["new-episodes", "same-episodes"])
 @pytest.mark.parametrize("name", STUDENTS)
-def test_resumed_training_equals_uninterrupted_training(name: str, tmp_path: Path) -> None:
+def test_resumed_training_equals_uninterrupted_training(name: str, carry_on: bool, tmp_path: Path) -> None:
     config = STUDENTS[name]
     model, taught = _build(config, seed=0)
     _stage(model, taught, 0)
     save_student(tmp_path, model)
     teacher_state = taught.task_teacher.state_dict()
-    _stage(model, taught, 1)
+    episodes = taught.state_dict()
+    _stage(model, taught, 1, new_episodes=not carry_on)
 
     again, taught_again = _build(config, seed=99)
     load_student(tmp_path, again)
     taught_again.task_teacher.load_state_dict(teacher_state)
     assert again.num_timesteps >= 800
-    _stage(again, taught_again, 1)
+    if carry_on:
+        taught_again.load_state_dict(episodes)
+    _stage(again, taught_again, 1, new_episodes=not carry_on)
 
     assert again.num_timesteps == model.num_timesteps
     for key, tensor in _tensors(model).items():
         assert torch.equal(tensor, _tensors(again)[key]), key
-    assert torch.equal(torch.rand(3), torch.rand(3)) is False  # the generators did move on
 
 
 def test_the_learning_rate_schedule_spans_all_stages() -> None:
@@ -88,7 +108,7 @@ def test_the_learning_rate_schedule_spans_all_stages() -> None:
     seen.clear()
     _stage(model, taught, 0)
     _stage(model, taught, 1)
-    # rollouts of 8 x 32 = 256 steps, 2,000 in all: 1 - 256 / 2000 = 0.872 after the first, down to 1 - 1792 / 2000
+    # rollouts of 8 x 32 = 256 steps, 2,000 in all: first 1 - 256 / 2000 = 0.872, last 1 - 1792 / 2000
     assert seen[0] == pytest.approx(0.872)
     assert seen[-1] == pytest.approx(1 - 1792 / 2000)
     assert seen == sorted(seen, reverse=True)
@@ -100,7 +120,9 @@ def test_damaged_checkpoints_are_named(file: str, damage: str, tmp_path: Path) -
     model, _ = _build(STUDENTS["ppo"], 0)
     save_student(tmp_path, model)
     path = tmp_path / file
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if damage == "truncated" else b"no checkpoint")
+    path.write_bytes(
+        path.read_bytes()[: path.stat().st_size // 2] if damage == "truncated" else b"no checkpoint"
+    )
     with pytest.raises(StateError, match="delete it to start anew"):
         load_student(tmp_path, _build(STUDENTS["ppo"], 0)[0])
 

@@ -16,7 +16,7 @@ def test_short_names_are_classes_with_sb3s_interface(name: str) -> None:
 
 
 def test_unknown_students_suggest_the_nearest() -> None:
-    with pytest.raises(ValueError, match="unknown student 'ppoo'; did you mean 'ppo'"):
+    with pytest.raises(ValueError, match=r"unknown student 'ppoo'; did you mean 'ppo'"):
         algorithm_class("ppoo")
     with pytest.raises(ValueError, match="cannot be imported"):
         algorithm_class("nowhere.at_all:Student")
@@ -39,16 +39,21 @@ def test_activations_are_named() -> None:
     config = StudentConfig("ppo", n_envs=2, kwargs={"policy_kwargs": {"activation_fn": "ELU"}})
     model = make_student(config, PointMassGateVecEnv(2), 0, 10)
     assert any(isinstance(module, torch.nn.ELU) for module in model.policy.modules())
-    with pytest.raises(ValueError, match="activation_fn 'Tanhh' is no class of torch.nn"):
+    with pytest.raises(ValueError, match=r"activation_fn 'Tanhh' is no class of torch.nn"):
         make_student(
-            StudentConfig("ppo", kwargs={"policy_kwargs": {"activation_fn": "Tanhh"}}), PointMassGateVecEnv(2), 0, 10
+            StudentConfig("ppo", kwargs={"policy_kwargs": {"activation_fn": "Tanhh"}}),
+            PointMassGateVecEnv(2),
+            0,
+            10,
         )
 
 
 def test_what_cannot_work_is_refused_with_a_reason() -> None:
     with pytest.raises(ValueError, match="optimize_memory_usage"):
-        make_student(StudentConfig("sac", kwargs={"optimize_memory_usage": True}), PointMassGateVecEnv(2), 0, 10)
-    with pytest.raises(ValueError, match="'ppo' cannot be built: .*no_such_argument"):
+        make_student(
+            StudentConfig("sac", kwargs={"optimize_memory_usage": True}), PointMassGateVecEnv(2), 0, 10
+        )
+    with pytest.raises(ValueError, match=r"'ppo' cannot be built: .*no_such_argument"):
         make_student(StudentConfig("ppo", kwargs={"no_such_argument": 1}), PointMassGateVecEnv(2), 0, 10)
     with pytest.raises(ValueError, match="'dqn' cannot be built"):  # continuous actions
         make_student(StudentConfig("dqn"), PointMassGateVecEnv(2), 0, 10)
