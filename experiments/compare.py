@@ -65,11 +65,15 @@ def preset(name: str) -> GridConfig:
     if name == "quick":
         return GridConfig(
             env="point-mass-gate",
-            task_teachers={t: {} for t in ("target", "random", "adr", "riac", "covar-gmm", "alp-gmm")},
+            # ALP-GMM as tuned for PPO on the point mass by the self-paced papers (Klink et al.).
+            task_teachers={
+                **{name: {} for name in ("target", "random", "adr", "riac", "covar-gmm")},
+                "alp-gmm": {"fit_rate": 100, "random_ratio": 0.3, "max_history": 500},
+            },
             students={"ppo": student_preset("point-mass-gate", "ppo")},
             seeds=tuple(range(5)),
-            steps=300_000,
-            evaluate_every=25_000,
+            steps=600_000,
+            evaluate_every=50_000,
             baseline="target",
         )
     teachers = ("random", "adr", "riac", "covar-gmm", "alp-gmm")
@@ -100,34 +104,50 @@ def resolve(config: CompareConfig) -> GridConfig:
     Raises:
         ComparisonError: when a name is unknown, a number makes no sense, or things do not go together.
     """
-    from tutelage.students.presets import student_preset
+    try:
+        grid = _override(config)
+        _check(grid, config.workers)
+    except (ValueError, TypeError) as error:
+        raise ComparisonError(str(error)) from None
+    return grid
 
-    base = preset(config.preset or "quick")
-    if config.env is not None and config.env != base.env:
-        base = replace(preset("standard" if config.preset is None else config.preset), env=config.env)
-        base = replace(base, students={name: student_preset(config.env, name) for name in base.students})
+
+def _override(config: CompareConfig) -> GridConfig:
+    from tutelage.experiments.catalogue import task_env_card
+    from tutelage.students.presets import student_preset
+    from tutelage.teachers import needs_knowledge
+
+    small = config.env is None or config.env.startswith("point-mass-gate")
+    grid = preset(config.preset or ("quick" if small else "standard"))
+    if config.env is not None and config.env != grid.env:
+        teachers = grid.task_teachers
+        if task_env_card(config.env).knowledge is None:
+            teachers = {name: {} for name in teachers if not needs_knowledge(name)}
+        students = {name: student_preset(config.env, name) for name in grid.students}
+        grid = replace(grid, env=config.env, task_teachers=teachers, students=students)
     if config.students is not None:
-        base = replace(base, students={name: student_preset(base.env, name) for name in config.students})
+        grid = replace(grid, students={name: student_preset(grid.env, name) for name in config.students})
     if config.teachers is not None:
-        base = replace(base, task_teachers={name: {} for name in config.teachers})
+        tuned = grid.task_teachers
+        grid = replace(grid, task_teachers={name: tuned.get(name, {}) for name in config.teachers})
     if config.seeds is not None:
-        base = replace(base, seeds=tuple(range(config.seeds)))
+        grid = replace(grid, seeds=tuple(range(config.seeds)))
     if config.steps is not None:
-        base = replace(base, steps=config.steps, evaluate_every=max(1, config.steps // 20))
+        grid = replace(grid, steps=config.steps, evaluate_every=max(1, config.steps // 20))
     if config.evaluate_every is not None:
-        base = replace(base, evaluate_every=config.evaluate_every)
-    if config.baseline is not None or base.baseline not in base.task_teachers:
-        base = replace(base, baseline=config.baseline or next(iter(base.task_teachers), ""))
-    base = replace(base, clips=config.clips)
-    _check(base, config.workers)
-    return base
+        grid = replace(grid, evaluate_every=config.evaluate_every)
+    if config.baseline is not None or grid.baseline not in grid.task_teachers:
+        grid = replace(grid, baseline=config.baseline or next(iter(grid.task_teachers), ""))
+    return replace(grid, clips=config.clips)
 
 
 def _check(grid: GridConfig, workers: int) -> None:
     """Refuse what cannot work, before anything starts: every task teacher and student is built once."""
     import numpy as np
 
+    from tutelage.envs.taught import TaughtVecEnv
     from tutelage.experiments.catalogue import build_task_teacher, make_venv, task_env_card
+    from tutelage.students.student import make_student
 
     for name, value in {
         "--seeds": len(grid.seeds),
@@ -144,19 +164,15 @@ def _check(grid: GridConfig, workers: int) -> None:
         raise ComparisonError(
             f"--baseline {grid.baseline!r} is not among --teachers ({', '.join(grid.task_teachers)})"
         )
-    try:
-        card = task_env_card(grid.env)
-        space = card.task_space()
-        for name, overrides in grid.task_teachers.items():
-            build_task_teacher(name, card, space, np.random.default_rng(0), overrides)
-        from tutelage.envs.taught import TaughtVecEnv
-        from tutelage.students.student import make_student
-
-        some = build_task_teacher("random", card, space, np.random.default_rng(0))
-        for student in grid.students.values():
-            make_student(student, TaughtVecEnv(make_venv(card, student.n_envs), some), seed=0, total_steps=1)
-    except (ValueError, TypeError) as error:
-        raise ComparisonError(str(error)) from None
+    card = task_env_card(grid.env)
+    space = card.task_space()
+    for name, overrides in grid.task_teachers.items():
+        build_task_teacher(name, card, space, np.random.default_rng(0), overrides)
+    some = build_task_teacher("random", card, space, np.random.default_rng(0))
+    for student in grid.students.values():
+        venv = TaughtVecEnv(make_venv(card, student.n_envs), some)
+        make_student(student, venv, seed=0, total_steps=grid.steps)
+        venv.close()
 
 
 def compare(config: CompareConfig) -> int:
