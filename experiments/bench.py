@@ -49,3 +49,7 @@ def measurements(what: str, quick: bool) -> Iterator[Measurement]:
     from tutelage.experiments.bench_envs import bench_envs
 
     return bench_envs(runs=2 if quick else 5)
+
+
+if __name__ == "__main__":
+    bench(tyro.cli(BenchConfig, prog="tutelage bench"))

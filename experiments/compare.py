@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,20 +190,22 @@ def compare(config: CompareConfig) -> int:
 
     console = Console()
     grid = resolve(config)
+    program = "tutelage" if shutil.which("tutelage") else sys.argv[0]  # as it can be typed here
     out = config.out or Path("runs") / (
         config.preset or (config.env or "quick").replace(":", ".").replace("/", "-")
     )
     with locked(out, patience=2.0):
         run = GridRun(grid, out, command=shlex.join(["tutelage", *sys.argv[1:]]), console=console)
-        console.print(f"Results: {out}    TensorBoard, now or later: [bold]tutelage watch {out}[/bold]")
+        watch = f"TensorBoard, now or later: [bold]{program} watch {out}[/bold]"
+        console.print(f"Results: {out}\n{watch}", soft_wrap=True)
         failed = run.run(config.workers or os.cpu_count() or 1)
         print_summary(out, console)
         if config.report:
             from tutelage.experiments.report import ReportConfig, report
 
             report(ReportConfig(run=out))
-            console.print(f"Report: {out / 'report' / 'report.html'}")
-        console.print(f"TensorBoard: [bold]tutelage watch {out}[/bold]")
+            console.print(f"Report: {out / 'report' / 'report.html'}", soft_wrap=True)
+        console.print(watch, soft_wrap=True)
     return failed
 
 

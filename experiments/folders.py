@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +67,16 @@ def check_same_config(path: Path, values: dict[str, Any], ignore: tuple[str, ...
 
 
 def exit_with_parent() -> None:
-    """End this process soon after its parent has died, so that a killed comparison leaves no one behind."""
-    parent = os.getppid()
+    """End this process as soon as the one that started it has died: a killed comparison leaves no one behind.
+
+    The parent is the process that called ``Process.start``, not the server of forks in between.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        wait([parent.sentinel])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -40,7 +40,7 @@ def run(command: CompareConfig | ReportConfig | WatchConfig | BenchConfig) -> in
         if isinstance(command, ReportConfig):
             from tutelage.experiments.report import report
 
-            report(command)
+            print(report(command))
         elif isinstance(command, WatchConfig):
             from tutelage.experiments.watch import watch
 

@@ -28,8 +28,13 @@ class Measurement:
     note: str = ""
 
     def to_json(self) -> str:
-        """One JSON object on one line; fields without a value are left out."""
-        return json.dumps({key: value for key, value in asdict(self).items() if value not in (None, "")})
+        """One JSON object on one line, without a ratio or note where there is none."""
+        values = asdict(self)
+        if self.ratio is None:
+            del values["ratio"]
+        if not self.note:
+            del values["note"]
+        return json.dumps(values)
 
 
 def print_measurements(measurements: Iterable[Measurement], as_json: bool) -> None:

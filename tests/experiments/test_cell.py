@@ -191,27 +191,38 @@ def test_a_full_disk_ends_in_one_message_and_spares_the_last_checkpoint(
     _assert_same(_numbers(tmp_path / "full"), _numbers(tmp_path / "roomy"))
 
 
-def test_children_end_with_their_parent() -> None:
-    code = (
-        "import os, sys, time\n"
-        "from tutelage.experiments.folders import exit_with_parent\n"
-        "if os.fork() == 0:\n"
-        "    exit_with_parent(); print(os.getpid(), flush=True); time.sleep(60)\n"
-        "time.sleep(60)\n"
+CHILD = """
+import multiprocessing, os, sys, time
+from tutelage.experiments.folders import exit_with_parent
+
+def work():
+    exit_with_parent()
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    multiprocessing.get_context("forkserver").Process(target=work).start()
+    time.sleep(60)
+"""
+
+
+def test_children_end_with_their_parent(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(CHILD)
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
+    os.kill(child, 0)  # it is alive
     parent.kill()
     parent.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
             os.kill(child, 0)
-        except ProcessLookupError:
-            return
-        state = Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        if state == "Z":
+            if Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return
+        except (ProcessLookupError, FileNotFoundError):
             return
         time.sleep(0.1)
     pytest.fail("the child outlived its parent")
