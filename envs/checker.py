@@ -1,8 +1,9 @@
 """The check that a user's task environment is one: what is wrong with it, and how to mend it.
 
 Task teachers, the taught vector environment and the evaluation rely on `task_space`,
-``reset(options={"task": ...})``, ``info["task"]`` and ``info["success"]``. An environment that gets one of
-them wrong usually runs on and gives meaningless curves, so run this check once, in a test of your own.
+``reset(options={"task": ...})``, ``info["task"]`` after a reset, and ``info["success"]`` at the end of every
+episode or of none. An environment that gets one of them wrong usually runs on and gives meaningless curves,
+so run this check once, in a test of your own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from tutelage.envs.tasks import BoxTasks, DiscreteTasks, TaskSpace
 
 _READ_TASK = 'read it in reset(): task = (options or {}).get("task")'
 _REPORT_TASK = 'put a copy of the running task there: info["task"] = self.task.copy()'
+_REPORT_SUCCESS = (
+    'put info["success"] = bool(...) into every last step; where a time limit around the environment decides '
+    "which step is the last, into every step"
+)
 _NOT_OURS = ("different from the unwrapped version", "alternative render modes")
 
 
@@ -50,11 +55,13 @@ class _Check:
     max_steps: int
     faults: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    ends: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
+    """Task and last info of every episode that ended."""
 
-    def actions(self) -> Iterator[Any]:
+    def actions(self, variant: int = 0) -> Iterator[Any]:
         """The same random actions each time, without touching the environment's own action space."""
         space = deepcopy(self.env.action_space)
-        space.seed(self.seed)
+        space.seed(self.seed + variant)
         while True:
             yield space.sample()
 
@@ -70,19 +77,39 @@ class _Check:
         """Tasks of the space; the generator is none that an environment makes of the seed."""
         return self.space.sample(np.random.default_rng([self.seed, draw]), n)
 
-    def reset(self, task: Any) -> Any:
+    def reset(self, task: Any, variant: int = 0) -> Any:
         """Start `task`."""
-        return self.env.reset(seed=self.seed, options={"task": task})
+        return self.env.reset(seed=self.seed + variant, options={"task": task})
 
-    def episode(self, task: Any, steps: int) -> list[tuple[Any, ...]]:
-        """Reset to `task` and take up to `steps` random steps; all that came back, copied."""
-        observation, info = self.reset(task)
+    def step(self, action: Any) -> tuple[Any, ...]:
+        """What `step` returned; TypeError where that is not Gymnasium's five values."""
+        result = tuple(self.env.step(action))
+        if len(result) != 5 or not isinstance(result[4], dict):
+            raise TypeError("expected (observation, reward, terminated, truncated, info) with a dict as info")
+        return result
+
+    def episode(self, task: Any, steps: int, variant: int = 0) -> list[tuple[Any, ...]]:
+        """Reset to `task` and take up to `steps` random steps; all that came back, copied.
+
+        Other variants have other seeds and actions.
+        """
+        observation, info = self.reset(task, variant)
         came = [deepcopy((observation, 0.0, False, False, info))]
-        for action in islice(self.actions(), steps):
-            came.append(deepcopy(tuple(self.env.step(action))))
+        for action in islice(self.actions(variant), steps):
+            came.append(deepcopy(self.step(action)))
             if came[-1][2] or came[-1][3]:
+                self.ends.append((task, came[-1][4]))
                 break
         return came
+
+    def border(self) -> list[Any]:
+        """The ends of the task space (65 at most), the lowest first and the highest last."""
+        if isinstance(self.space, BoxTasks):
+            corners = islice(product(*zip(self.space.low, self.space.high, strict=True)), 64)
+            return [*map(np.array, corners), self.space.high.copy()]
+        if isinstance(self.space, DiscreteTasks):
+            return [np.int64(0), np.int64(self.space.n - 1)]
+        return []
 
 
 def check_task_env(env: gymnasium.Env[Any, Any], max_steps: int = 2000, seed: int = 0) -> list[str]:
@@ -169,7 +196,7 @@ def _starts_tasks(check: _Check) -> None:
             check.faults.append(f'info of reset() has no "task". Cure: {_REPORT_TASK}.')
             return
         reported.append(deepcopy(result[1]["task"]))
-        if isinstance(given, np.ndarray) and not _keeps_own_copy(check, given, reported[-1]):
+        if isinstance(given, np.ndarray) and not _keeps_own_copy(check, given, result[1]["task"]):
             return
     wrong = [i for i in range(len(tasks)) if not _same(reported[i], tasks[i])]
     if wrong:
@@ -181,13 +208,13 @@ def _starts_tasks(check: _Check) -> None:
         )
 
 
-def _keeps_own_copy(check: _Check, given: NDArray[Any], running: Any) -> bool:
+def _keeps_own_copy(check: _Check, given: NDArray[Any], reported: Any) -> bool:
+    running = deepcopy(reported)
     given[...] = check.tasks(1, draw=11)[0]
-    result = check.attempt("step()", "mend step()", check.env.step, next(check.actions()))
+    result = check.attempt("step()", "mend step()", check.step, next(check.actions()))
     if result is None:
         return False
-    info = result[4]
-    kept = "task" not in info or _same(info["task"], running)
+    kept = _same(result[4].get("task", reported), running)  # if steps do not report it, what reset() gave
     if not kept:
         check.faults.append(
             "the running task changed with the caller's array after reset(). Cure: keep a copy of it, "
@@ -212,7 +239,7 @@ def _gymnasium(check: _Check) -> None:
 
 
 def _lasts_and_ends(check: _Check) -> None:
-    """The task survives the steps, the episode ends, and says whether it was a success."""
+    """Rewards are finite, the task survives the steps where they report it, and the episode ends."""
     task = check.tasks(1, draw=12)[0]
     came = check.attempt("an episode of random actions", "mend step()", check.episode, task, check.max_steps)
     if came is None:
@@ -221,32 +248,54 @@ def _lasts_and_ends(check: _Check) -> None:
         if not np.isfinite(reward):
             check.faults.append(f"the reward of step {step} is {reward}. Cure: keep rewards finite.")
             return
-        if "task" not in info:
-            check.faults.append(
-                f'info of step() has no "task" at step {step}. Cure: {_REPORT_TASK}, in step() too.'
-            )
-            return
-        if not _same(info["task"], task):
+        if "task" in info and not _same(info["task"], task):
             check.faults.append(
                 f"the task became {info['task']} at step {step} of the episode on {task}. "
                 "Cure: change it nowhere but in reset()."
             )
             return
-    _, _, terminated, truncated, info = came[-1]
-    if not (terminated or truncated):
+    if not check.ends:
         check.warnings.append(
             f"the episode did not end within {check.max_steps} steps, and task teachers learn from finished "
             "episodes only. Cure: truncate it, e.g. gymnasium.make(..., max_episode_steps=1000)."
         )
-    elif "success" not in info:
+
+
+def _tells_success(check: _Check) -> None:
+    """Success is a bool at the end of every episode, or of none.
+
+    Looks at all episodes that ended so far and, as far as three times `max_steps` reach, at further ones on
+    the ends and the middle of the task space.
+    """
+    tasks = [*check.border()[:1], *check.border()[-1:], *check.tasks(4, draw=15)]
+    if isinstance(check.space, BoxTasks):
+        tasks.insert(2, (check.space.low + check.space.high) / 2)
+    left = 3 * check.max_steps if check.ends and not check.faults else 0
+    for variant, task in enumerate(tasks):
+        if left > 0:
+            came = check.attempt(f"an episode on {task}", "mend step()", check.episode, task, left, variant)
+            left = 0 if came is None else left - len(came) + 1
+    told: list[Any] = []
+    silent: list[Any] = []
+    for task, info in check.ends:
+        name = "success" if "success" in info else "is_success"  # as SB3 calls it
+        value = info.get(name)
+        (silent if value is None else told).append(task)
+        if value is not None and not isinstance(value, bool | np.bool_):
+            check.faults.append(
+                f'info["{name}"] is {value!r}, a {type(value).__name__}. Cure: info["{name}"] = bool(...).'
+            )
+            return
+    if told and silent:
+        check.faults.append(
+            f"{len(told)} of {len(check.ends)} episodes ended with a success in info, e.g. on {told[0]}, and "
+            f"the others with none, e.g. on {silent[0]}: success rates would be those of the former alone. "
+            f"Cure: {_REPORT_SUCCESS}."
+        )
+    elif silent:
         check.warnings.append(
             'info at the end of the episode has no "success"; success rates and some task teachers need it. '
-            'Cure: where success is defined, info["success"] = bool(...) at the end.'
-        )
-    elif not isinstance(info["success"], bool | np.bool_):
-        check.faults.append(
-            f'info["success"] is {info["success"]!r}, a {type(info["success"]).__name__}. '
-            'Cure: info["success"] = bool(...).'
+            f"Cure: where success is defined, {_REPORT_SUCCESS}."
         )
 
 
@@ -288,15 +337,8 @@ def _takes_other_types(check: _Check) -> None:
 
 
 def _bears_corners(check: _Check) -> None:
-    """The ends of the task space can be started and stepped (64 corners at most)."""
-    if isinstance(check.space, BoxTasks):
-        corners = islice(product(*zip(check.space.low, check.space.high, strict=True)), 64)
-        tasks: list[Any] = [*map(np.array, corners), check.space.high.copy()]
-    elif isinstance(check.space, DiscreteTasks):
-        tasks = [np.int64(0), np.int64(check.space.n - 1)]
-    else:
-        return
-    for task in tasks:
+    """The ends of the task space can be started and stepped."""
+    for task in check.border():
         came = check.attempt(
             f"an episode on {task}, at the border of the task space,",
             "make it work there, or draw the bounds of task_space closer",
@@ -373,4 +415,5 @@ _FURTHER = (
     _takes_other_types,
     _bears_corners,
     _refuses_foreign_tasks,
+    _tells_success,
 )

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def episode_success(info: Mapping[str, Any]) -> float:
+    """Success in the info of an episode's last step: 1 or 0, NaN where the environment defines none.
+
+    Read from ``success``, or from ``is_success`` as Stable-Baselines3 calls it.
+    """
+    success = info.get("success", info.get("is_success"))
+    return math.nan if success is None else float(bool(success))
+
+
+def check_successes(successes: NDArray[np.float64]) -> None:
+    """Refuse success that some episodes define and others do not.
+
+    Raises:
+        ValueError: in that case; missing successes would silently count as something.
+    """
+    if 0 < np.count_nonzero(np.isnan(successes)) < len(successes):
+        raise ValueError(
+            'info["success"] is there at the end of some episodes and missing at others; '
+            'put info["success"] = bool(...) into every last step'
+        )
 
 
 @dataclass(frozen=True)

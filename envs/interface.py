@@ -34,7 +34,7 @@ class TaskTeacher(Protocol):
         ...
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Continue from a `state_dict` of a teacher of the same space and config.
+        """Continue from a `state_dict` of a task teacher of the same space and config.
 
         Raises:
             StateError: when the state does not fit.

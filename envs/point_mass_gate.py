@@ -129,7 +129,7 @@ class PointMassGate(gymnasium.Env[NDArray[Any], NDArray[Any]]):
             tasks = self.task_space.check(np.asarray(task, dtype=np.float64)[None], "options['task']")
         drawn = int(self.np_random.integers(1 << 63))
         self._physics.start(np.array([0]), tasks, stream_keys([drawn if seed is None else seed]))
-        return self._physics.observations()[0], {"task": tasks[0]}
+        return self._physics.observations()[0], {"task": tasks[0].copy()}
 
     def step(
         self, action: NDArray[np.float32]

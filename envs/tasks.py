@@ -153,7 +153,8 @@ class BoxTasks:
     def from_unit(self, points: ArrayLike) -> NDArray[np.float64]:
         """Map points of the unit cube to tasks; rounding never leaves the box."""
         tasks = self.low + np.asarray(points, dtype=np.float64) * (self.high - self.low)
-        return np.clip(tasks, self.low, self.high)
+        np.maximum(tasks, self.low, out=tasks)  # np.clip takes three times as long on few tasks
+        return np.minimum(tasks, self.high, out=tasks)
 
     def grid(self, per_dimension: int | Sequence[int]) -> NDArray[np.float64]:
         """Cell centres of a regular grid, the last parameter varying fastest, shape ``(cells, d)``."""

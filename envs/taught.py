@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
-from tutelage.envs.episodes import Episodes
+from tutelage.envs.episodes import Episodes, check_successes, episode_success
 from tutelage.envs.interface import TaskTeacher
-from tutelage.envs.state import StateDict
+from tutelage.envs.state import StateDict, StateError
 from tutelage.envs.tasks import Tasks, TaskSpace
 from tutelage.envs.vector import BatchedTaskVecEnv, GymTaskVecEnv, Observations, put
 
@@ -206,6 +206,8 @@ class TaughtVecEnv(VecEnvWrapper):
         observations, rewards, dones, infos = self.venv.step_wait()
         self._returns += rewards
         self._clock += 1
+        if not math.isfinite(np.add.reduce(self._returns)):
+            self._refuse_rewards(rewards)
         self.environment_seconds += perf_counter() - self._begin
         if np.count_nonzero(dones):  # four times faster than dones.any() on few environments
             self._finish(observations, dones.nonzero()[0], infos)
@@ -217,7 +219,13 @@ class TaughtVecEnv(VecEnvWrapper):
         return hasattr(self.venv, "state_dict")
 
     def state_dict(self) -> StateDict:
-        """The running episodes, by value; the task teacher saves itself."""
+        """The running episodes, by value; the task teacher saves itself.
+
+        Raises:
+            StateError: when the environments cannot be saved.
+        """
+        if not self.saves_episodes:
+            raise StateError(f"{type(self.venv).__name__} cannot be saved; begin new episodes instead")
         return {
             "environments": self.venv.state_dict(),  # type: ignore[attr-defined]  # see saves_episodes
             "running": self.starter.running.copy(),
@@ -241,20 +249,20 @@ class TaughtVecEnv(VecEnvWrapper):
     ) -> None:
         tasks, returns = self.starter.running[finished], self._returns[finished]
         lengths = self._clock - self._started[finished]
-        successes = []
-        for index, task, r, steps in zip(
-            finished.tolist(), tasks, returns.tolist(), lengths.tolist(), strict=True
+        successes = np.empty(len(finished))
+        for row, (index, r, steps) in enumerate(
+            zip(finished.tolist(), returns.tolist(), lengths.tolist(), strict=True)
         ):
             info = infos[index]
-            success = info.get("success", info.get("is_success"))
-            if success is not None:
+            success = successes[row] = episode_success(info)
+            if success == success:  # not NaN
                 info["is_success"] = info["success"] = bool(success)
-            successes.append(math.nan if success is None else float(success))
-            info["task"] = task
+            info["task"] = tasks[row].copy()
             if "episode" not in info:
                 info["episode"] = {"r": r, "l": steps, "t": perf_counter() - self._created}
+        check_successes(successes)
         begin = perf_counter()
-        episodes = Episodes(tasks, returns, lengths, np.array(successes))
+        episodes = Episodes(tasks, returns, lengths, successes)
         self.task_teacher.observe(episodes)
         self.task_teacher_seconds += perf_counter() - begin
         tasks = self._propose(len(finished))
@@ -266,6 +274,14 @@ class TaughtVecEnv(VecEnvWrapper):
         if self.on_episodes is not None:
             self.on_episodes(episodes)
 
+    def _refuse_rewards(self, rewards: NDArray[Any]) -> None:
+        index = int(np.argmin(np.isfinite(self._returns)))
+        raise ValueError(
+            f"environment {index} gave the reward {rewards[index]} in step "
+            f"{self._clock - self._started[index]} of task {self.starter.running[index]}, which makes its "
+            f"return {self._returns[index]}; mend the reward, or end the episode before it is no number"
+        )
+
     def _propose(self, n: int) -> Tasks:
         begin = perf_counter()
         tasks = self.task_teacher.propose(n)
@@ -273,4 +289,4 @@ class TaughtVecEnv(VecEnvWrapper):
         if len(tasks) != n:
             raise ValueError(f"{type(self.task_teacher).__name__}.propose({n}) returned {len(tasks)} tasks")
         self.task_teacher_seconds += perf_counter() - begin
-        return tasks
+        return tasks.copy()  # environments may keep and change what they are given

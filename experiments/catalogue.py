@@ -2,14 +2,17 @@
 
 A card says how to make the environment, single and batched; on which fixed test tasks students are
 evaluated; and what expert knowledge there is for the task teachers that need some. A user's environment is
-named ``module:factory`` and gets a card made from what it tells of itself.
+named ``module:factory`` and gets a card made from what it tells of itself: its ``task_space``, and where it
+has them ``task_knowledge`` and ``test_tasks()``.
 """
 
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +46,7 @@ class TaskEnvCard:
         knowledge: expert knowledge for task teachers that need it, or None.
         return_range: nominal range of returns, for the axes of plots, or None.
         make_batch: makes a natively batched environment of so many, or None.
+        renders: whether it can draw itself into arrays.
     """
 
     name: str
@@ -55,8 +59,9 @@ class TaskEnvCard:
     knowledge: TaskKnowledge | None = None
     return_range: tuple[float, float] | None = None
     make_batch: Callable[[int], BatchedTaskVecEnv] | None = None
+    renders: bool = True
 
-    @property
+    @cached_property
     def primary_test_set(self) -> str:
         """The test set that task teachers are compared on."""
         return next(iter(self.test_sets()))
@@ -207,25 +212,32 @@ def task_env_card(name: str) -> TaskEnvCard:
     if ":" not in name:
         return TASK_ENVS[nearest_name("environment", name, TASK_ENVS)]()
     factory = load_object(name, "environment")
-    accepts_render_mode = True
+    takes_render_mode = "render_mode" in inspect.signature(factory).parameters
+
+    def make(render_mode: str | None) -> gym.Env[Any, Any]:
+        try:
+            made: gym.Env[Any, Any] = factory(render_mode=render_mode) if takes_render_mode else factory()
+        except Exception as error:
+            raise ValueError(
+                f"environment {name!r} cannot be made: {type(error).__name__}: {error}"
+            ) from error
+        return made
+
+    env = make(None)
     try:
-        env = factory(render_mode=None)
-    except TypeError:
-        accepts_render_mode, env = False, factory()
-    try:
-        space = env.get_wrapper_attr("task_space")
+        space: TaskSpace = env.get_wrapper_attr("task_space")
     except AttributeError:
         raise ValueError(
             f"environment {name!r} has no `task_space`; see tutelage.envs.check_task_env"
         ) from None
     knowledge = getattr(env.unwrapped, "task_knowledge", None)
+    own_tests = getattr(env.unwrapped, "test_tasks", None)
+    renders = takes_render_mode and "rgb_array" in env.metadata.get("render_modes", ())
     env.close()
 
-    def make(render_mode: str | None) -> gym.Env[Any, Any]:
-        made: gym.Env[Any, Any] = factory(render_mode=render_mode) if accepts_render_mode else factory()
-        return made
-
     def test_sets() -> dict[str, Tasks]:
+        if own_tests is not None:
+            return {"own": space.check(own_tests(), source=f"test_tasks() of {name}")}
         if isinstance(space, BoxTasks) and space.dim <= 2:
             return {"grid": space.grid(10)}
         if isinstance(space, DiscreteTasks):
@@ -242,6 +254,7 @@ def task_env_card(name: str) -> TaskEnvCard:
         picture_test_set=next(iter(test_sets())),
         knowledge=knowledge,
         return_range=knowledge.return_range if knowledge else None,
+        renders=renders,
     )
 
 
@@ -267,8 +280,7 @@ def build_task_teacher(
     """
     overrides = dict(overrides or {})
     if ":" in name:
-        made: TaskTeacher = load_object(name, "task teacher")(space, rng, **overrides)
-        return made
+        return _users_task_teacher(name, space, rng, overrides)
     _, config_class = TASK_TEACHERS[nearest_name("task teacher", name, TASK_TEACHERS)]
     if not needs_knowledge(name):
         return make_task_teacher(name, space, rng, config_class(**overrides))
@@ -280,6 +292,21 @@ def build_task_teacher(
     return make_task_teacher(
         name, space, rng, replace(config_class.for_environment(card.knowledge), **overrides)
     )
+
+
+def _users_task_teacher(
+    name: str, space: TaskSpace, rng: np.random.Generator, overrides: Mapping[str, Any]
+) -> TaskTeacher:
+    cls = load_object(name, "task teacher")
+    needed = ("propose", "observe", "metrics", "state_dict", "load_state_dict")
+    missing = [method for method in needed if not callable(getattr(cls, method, None))]
+    if missing:
+        raise ValueError(f"task teacher {name!r} lacks {', '.join(missing)}; see tutelage.envs.TaskTeacher")
+    try:
+        made: TaskTeacher = cls(space, rng, **overrides)
+    except Exception as error:
+        raise ValueError(f"task teacher {name!r} cannot be built: {type(error).__name__}: {error}") from error
+    return made
 
 
 def make_venv(card: TaskEnvCard, n_envs: int, workers: bool = False) -> VecEnv:

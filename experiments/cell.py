@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,13 @@ from tutelage.experiments.clips import clip_tasks, record_clip
 from tutelage.experiments.config import CellConfig, hyperparameters
 from tutelage.experiments.folders import check_same_config, locked
 from tutelage.experiments.pictures import task_space_picture
-from tutelage.experiments.records import RunRecord, write_json
+from tutelage.experiments.records import RunRecord, read_status, write_json
 from tutelage.experiments.tensorboard import RunLog, SB3Output
 from tutelage.students.checkpoint import load_student, save_student, untouched_generators
 from tutelage.students.evaluation import evaluate
 from tutelage.students.student import make_student, train_until
 
-EVALUATION_SEED = 10_000  # evaluations meet random numbers that no training seed uses
+EVALUATION_SEED = 10_000  # the same in all cells: their evaluations meet the same random numbers
 PROPOSALS_SHOWN = 400  # a task-space picture shows this many recent episodes
 CLIPS_AT = (0.25, 0.5, 1.0)  # fractions of the training after which clips are recorded
 
@@ -47,8 +48,11 @@ def run_cell(config: CellConfig, folder: Path) -> None:
     """
     torch.set_num_threads(1)
     with locked(folder):
-        check_same_config(folder / "config.json", config.to_json())
-        CellRun(config, folder).train()
+        check_same_config(
+            folder / "config.json", config.to_json(), ignore=("clips",)
+        )  # they decide no number
+        if read_status(folder).get("state") != "finished":
+            CellRun(config, folder).train()
 
 
 class CellRun:
@@ -72,6 +76,7 @@ class CellRun:
         self.model = make_student(student, self.taught, seed=self._seed("student"), total_steps=config.steps)
         self.record = RunRecord(folder, self.taught.task_space, config.steps)
         self.seconds = {"environment": 0.0, "student": 0.0, "task_teacher": 0.0, "evaluation": 0.0}
+        self._picture_failed = False
         self._clip_step = 0.0  # fraction of the training done when clips were last thought of
 
     @property
@@ -132,7 +137,13 @@ class CellRun:
             primary = results[self.card.primary_test_set]
             self.record.scores.append((self.step, _score(primary)))
             self.log.scalars(self._shares(), self.step)
-            self._log_pictures(results)
+            try:
+                self._log_pictures(results)
+            except Exception:  # whatever a user's render() or picture() does, training goes on
+                if not self._picture_failed:
+                    traceback.print_exc()
+                    print("pictures could not be drawn; training goes on without", flush=True)
+                self._picture_failed = True
         self.seconds["evaluation"] += time.perf_counter() - began
 
     def _log_pictures(self, results: dict[str, Episodes]) -> None:
@@ -147,7 +158,7 @@ class CellRun:
             self.log.image("task_space", picture, self.step)
         before, now = self._clip_step, self.step / self.config.steps
         self._clip_step = now
-        if self.config.clips and any(before < at <= now for at in CLIPS_AT):
+        if self.config.clips and self.card.renders and any(before < at <= now for at in CLIPS_AT):
             for label, index in clip_tasks(episodes.tasks, mastery).items():
                 env = self.card.make("rgb_array")
                 frames = record_clip(env, self._policy(), episodes.tasks[index], EVALUATION_SEED + index)
@@ -218,7 +229,7 @@ class CellRun:
 
     def _seed(self, purpose: str, index: int = 0) -> int:
         """A seed for one purpose, from the cell's; environment *i* adds *i*, so leave room below 2^31."""
-        words = [self.config.seed, sum(purpose.encode()), index]
+        words = [self.config.seed, *purpose.encode(), index]
         return int(np.random.SeedSequence(words).generate_state(1)[0]) >> 2
 
     def _on_episodes(self, episodes: Episodes) -> None:

@@ -10,7 +10,7 @@ import os
 import shlex
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,7 +30,7 @@ class CompareConfig:
 
     preset: Literal["quick", "standard", "paper"] | None = None
     """quick: PointMassGate, minutes on 2 cores. standard: StumpTracks, a workstation night. paper: the
-    published protocol, 20 M steps and 16 seeds. Default: quick, unless --env is given."""
+    published protocol, 20 M steps and 16 seeds. Default: quick for point-mass-gate, standard for others."""
     env: str | None = None
     """Environment: point-mass-gate, stump-tracks, hexagon-tracks, ... or module:factory of your own."""
     teachers: tuple[str, ...] | None = None
@@ -62,6 +62,7 @@ class ComparisonError(ValueError):
 def preset(name: str) -> GridConfig:
     """The grid of a preset."""
     from tutelage.students.presets import student_preset
+    from tutelage.teachers import ALPGMMConfig, CovarGMMConfig, RIACConfig
 
     if name == "quick":
         return GridConfig(
@@ -88,9 +89,14 @@ def preset(name: str) -> GridConfig:
             evaluate_every=250_000,
             baseline="random",
         )
+    published = {
+        "riac": asdict(RIACConfig.teachmyagent()),
+        "covar-gmm": asdict(CovarGMMConfig.teachmyagent()),
+        "alp-gmm": asdict(ALPGMMConfig.teachmyagent()),
+    }
     return GridConfig(
         env="stump-tracks/old-classic-bipedal",  # the body of the published benchmark
-        task_teachers={t: {} for t in teachers},
+        task_teachers={name: published.get(name, {}) for name in teachers},
         students={"sac": student_preset("stump-tracks", "sac-paper")},
         seeds=tuple(range(16)),
         steps=20_000_000,
@@ -107,13 +113,14 @@ def resolve(config: CompareConfig) -> GridConfig:
     """
     try:
         grid = _override(config)
-        _check(grid, config.workers)
+        _check(grid, config.workers, config.seeds)
     except (ValueError, TypeError) as error:
         raise ComparisonError(str(error)) from None
     return grid
 
 
 def _override(config: CompareConfig) -> GridConfig:
+    from tutelage.envs.tasks import BoxTasks
     from tutelage.experiments.catalogue import task_env_card
     from tutelage.students.presets import student_preset
     from tutelage.teachers import needs_knowledge
@@ -121,11 +128,14 @@ def _override(config: CompareConfig) -> GridConfig:
     small = config.env is None or config.env.startswith("point-mass-gate")
     grid = preset(config.preset or ("quick" if small else "standard"))
     if config.env is not None and config.env != grid.env:
-        teachers = grid.task_teachers
-        if task_env_card(config.env).knowledge is None:
-            teachers = {name: {} for name in teachers if not needs_knowledge(name)}
+        card = task_env_card(config.env)
+        usable = dict(grid.task_teachers)
+        if card.knowledge is None:
+            usable = {name: fields for name, fields in usable.items() if not needs_knowledge(name)}
+        if not isinstance(card.task_space(), BoxTasks):
+            usable = {"random": {}}
         students = {name: student_preset(config.env, name) for name in grid.students}
-        grid = replace(grid, env=config.env, task_teachers=teachers, students=students)
+        grid = replace(grid, env=config.env, task_teachers=usable, students=students)
     if config.students is not None:
         grid = replace(grid, students={name: student_preset(grid.env, name) for name in config.students})
     if config.teachers is not None:
@@ -142,7 +152,7 @@ def _override(config: CompareConfig) -> GridConfig:
     return replace(grid, clips=config.clips)
 
 
-def _check(grid: GridConfig, workers: int) -> None:
+def _check(grid: GridConfig, workers: int, seeds: int | None = None) -> None:
     """Refuse what cannot work, before anything starts: every task teacher and student is built once."""
     import numpy as np
 
@@ -151,7 +161,7 @@ def _check(grid: GridConfig, workers: int) -> None:
     from tutelage.students.student import make_student
 
     for name, value in {
-        "--seeds": len(grid.seeds),
+        "--seeds": seeds if seeds is not None else len(grid.seeds),
         "--steps": grid.steps,
         "--evaluate-every": grid.evaluate_every,
     }.items():
@@ -171,7 +181,7 @@ def _check(grid: GridConfig, workers: int) -> None:
         build_task_teacher(name, card, space, np.random.default_rng(0), overrides)
     some = build_task_teacher("random", card, space, np.random.default_rng(0))
     for student in grid.students.values():
-        venv = TaughtVecEnv(make_venv(card, student.n_envs), some)
+        venv = TaughtVecEnv(make_venv(card, student.n_envs, student.workers), some)
         make_student(student, venv, seed=0, total_steps=grid.steps)
         venv.close()
 
@@ -184,6 +194,7 @@ def compare(config: CompareConfig) -> int:
         FolderError: when the folder is in use or of another comparison.
     """
     from rich.console import Console
+    from rich.markup import escape
 
     from tutelage.experiments.folders import locked
     from tutelage.experiments.grid import GridRun, print_summary
@@ -196,15 +207,17 @@ def compare(config: CompareConfig) -> int:
     )
     with locked(out, patience=2.0):
         run = GridRun(grid, out, command=shlex.join(["tutelage", *sys.argv[1:]]), console=console)
-        watch = f"TensorBoard, now or later: [bold]{program} watch {out}[/bold]"
-        console.print(f"Results: {out}\n{watch}", soft_wrap=True)
+        watch = escape(f"TensorBoard, now or later: {program} watch {out}")
+        console.print(escape(f"Results: {out}\n") + watch, soft_wrap=True)
         failed = run.run(config.workers or os.cpu_count() or 1)
         print_summary(out, console)
         if config.report:
             from tutelage.experiments.report import ReportConfig, report
 
-            report(ReportConfig(run=out))
-            console.print(f"Report: {out / 'report' / 'report.html'}", soft_wrap=True)
+            try:
+                console.print(escape(f"Report: {report(ReportConfig(run=out))}"), soft_wrap=True)
+            except Exception as error:  # the results are there, whatever a report makes of them
+                console.print(escape(f"No report could be made ({error}); see: {program} report {out}"))
         console.print(watch, soft_wrap=True)
     return failed
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import platform
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -30,7 +30,7 @@ from rich.progress import (
 from tutelage.experiments.catalogue import build_task_teacher, task_env_card
 from tutelage.experiments.config import CellConfig, GridConfig, folder_name, hyperparameters
 from tutelage.experiments.folders import check_same_config
-from tutelage.experiments.records import write_json
+from tutelage.experiments.records import read_status, write_json
 from tutelage.experiments.worker import train_in_process
 
 PACKAGES = (
@@ -118,15 +118,20 @@ class GridRun:
             for _, process in running:
                 process.terminate()
             log.close()
+        self._print_failures(failed)
         return len(failed)
+
+    def _print_failures(self, failed: list[CellConfig]) -> None:
+        for cell in failed:
+            folder = self.out / cell.folder
+            message = escape(f"{cell.folder}: {read_status(folder).get('message')}; see {folder / 'log.txt'}")
+            self.console.print(f"[red]failed[/red] {message}", soft_wrap=True)
+        if failed:
+            self.console.print("The same command tries them again, from their last checkpoints.")
 
     def status(self, cell: CellConfig) -> dict[str, Any]:
         """The cell's ``status.json``, or an empty one."""
-        try:
-            status: dict[str, Any] = json.loads((self.out / cell.folder / "status.json").read_text())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return status
+        return read_status(self.out / cell.folder)
 
     def _start(self, context: Any, cell: CellConfig) -> BaseProcess:
         folder = self.out / cell.folder
@@ -144,11 +149,10 @@ class GridRun:
             return False
         if status.get("state") != "failed":
             code = process.exitcode or 0
-            why = (
-                f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
-                if code < 0
-                else f"exit code {code}"
-            )
+            why = f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
+            if code >= 0:
+                log = (self.out / cell.folder / "log.txt").read_text(errors="replace").strip()
+                why = log.rpartition("\n")[2] or f"exit code {code}"
             status = {"step": 0, "steps": cell.steps, **status, "state": "failed", "message": why}
             write_json(self.out / cell.folder / "status.json", status)
         return True
@@ -204,7 +208,9 @@ def _plain(value: Any) -> Any:
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 class _Display:
@@ -224,18 +230,24 @@ class _Display:
         )
         self.total = self.progress.add_task("grid", total=cells, completed=done, note="cells")
         self.bars: dict[str, TaskID] = {}
+        self.printed: dict[str, int] = {}  # evaluations already printed, by cell
         if done:
             console.print(f"{done} of {cells} cells are finished already")
 
     def show(self, cell: CellConfig, status: dict[str, Any]) -> None:
-        """Move the bar of a running cell."""
+        """Move the bar of a running cell; without a terminal, print a line for each evaluation."""
         if cell.folder not in self.bars:
             self.bars[cell.folder] = self.progress.add_task(cell.folder, total=self.steps, note="starting")
-        step = status.get("step", 0)
+        step, scores = status.get("step", 0), status.get("scores") or []
         note = f"{step / max(status.get('seconds', 1.0), 1e-9):,.0f} steps/s" if step else "starting"
-        scores = status.get("scores") or []
-        note += f", score {scores[-1][1]:.1f}" if scores else ""
+        if scores:
+            note += f", score {scores[-1][1]:.1f}"
         self.progress.update(self.bars[cell.folder], completed=min(step, self.steps), note=note)
+        if not self.console.is_terminal and len(scores) > self.printed.get(cell.folder, 1):
+            self.printed[cell.folder] = len(scores)
+            at, score = scores[-1]
+            line = f"{cell.folder}: {at:,} of {self.steps:,} steps, score {score:.1f}"
+            self.console.print(escape(line), soft_wrap=True)
 
     def ended(self, cell: CellConfig, status: dict[str, Any]) -> None:
         """Take away the bar of a cell, and say how it ended."""
@@ -243,14 +255,12 @@ class _Display:
             self.progress.remove_task(self.bars.pop(cell.folder))
         self.progress.advance(self.total)
         if status.get("state") == "failed":
-            self.console.print(
-                f"[red]failed[/red]   {cell.folder}: {status.get('message', '')}  (see its log.txt)"
-            )
+            message = escape(f"{cell.folder}: {status.get('message', '')}")
+            self.console.print(f"[red]failed[/red]   {message}", soft_wrap=True)
             return
         scores = status.get("scores") or [[0, float("nan")]]
-        self.console.print(
-            f"finished {cell.folder}: score {scores[-1][1]:.1f} in {status.get('seconds', 0):.0f} s"
-        )
+        line = f"finished {cell.folder}: score {scores[-1][1]:.1f} in {status.get('seconds', 0):.0f} s"
+        self.console.print(escape(line), soft_wrap=True)
 
 
 def print_summary(out: Path, console: Console) -> None:
@@ -260,12 +270,15 @@ def print_summary(out: Path, console: Console) -> None:
     from tutelage.experiments.runs import read_grid
     from tutelage.experiments.summary import readable, summary_table
 
-    rows = [readable(row) for row in summary_table(read_grid(out))]
+    grid = read_grid(out)
+    figures = summary_table(grid)
+    rows = [readable(row) for row in figures]
     left_out = ("mean", "return", "area", "seconds")  # these are in the report
     heads = [head for head in rows[0] if not head.startswith(left_out) and not head.endswith(left_out[:2])]
     if len({row["student"] for row in rows}) == 1:
         heads.remove("student")
-    table = Table(*heads)
+    steps = " and ".join(f"{step:,}" for step in dict.fromkeys(row["step"] for row in figures))
+    table = Table(*heads, title=f"{grid.env['name']}, at step {steps}")
     for row in rows:
         table.add_row(*(row[head] for head in heads))
     console.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -22,6 +23,7 @@ Command = (
 
 def main() -> None:
     """Run the command that was typed; errors that the user can mend are one line."""
+    sys.path.insert(0, os.getcwd())  # a user's own module:name lies where the command is typed
     command = tyro.cli(
         Command,
         prog="tutelage",

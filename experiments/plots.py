@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
+from tutelage.envs.tasks import DiscreteTasks
 from tutelage.experiments.runs import FloatArray, Grid
 from tutelage.experiments.statistics import Estimate
 
@@ -270,7 +271,7 @@ def _task_axes(axis: Axes, grid: Grid, window: FloatArray, *, bottom: bool, left
 
     names = [name.replace("_", " ") for name in grid.parameters]
     axis.set_xlim(*window[0])
-    axis.xaxis.set_major_locator(MaxNLocator(3))
+    axis.xaxis.set_major_locator(MaxNLocator(3, integer=isinstance(grid.task_space, DiscreteTasks)))
     axis.set_xlabel(names[0] if bottom else "")
     if len(names) > 1:
         axis.set_ylim(*window[1])
@@ -301,7 +302,7 @@ def mastery_maps(
         counts: task teacher -> number of runs in the mean.
     """
     names = list(counts)
-    (low, high) = (0.0, 100.0) if percent else grid.env.get("return_range", (None, None))
+    (low, high) = (0.0, 100.0) if percent else grid.env.get("return_range") or (None, None)
     flat = len(grid.parameters) == 1
     size = (1.75 * len(names) + 1.3, 1.75 * len(rows) + 0.6)
     figure, axes = _figure(*size, len(rows), len(names), sharey="row" if flat else False)
@@ -355,6 +356,8 @@ def proposal_maps(grid: Grid, proposals: dict[str, list[FloatArray]], labels: Se
     names, flat = list(proposals), len(grid.parameters) == 1
     figure, axes = _figure(1.75 * len(names) + 0.9, 1.75 * len(labels) + 0.6, len(labels), len(names))
     x, y = (np.linspace(low, high, 33) for low, high in grid.bounds[[0, -1 if flat else 1]])
+    if isinstance(grid.task_space, DiscreteTasks):
+        x = np.arange(grid.task_space.n + 1) - 0.5  # a bar for each task
     target = grid.test_sets[grid.primary]
     for j, name in enumerate(names):
         for i, tasks in enumerate(proposals[name]):

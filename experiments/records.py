@@ -6,6 +6,7 @@ All are rewritten or cut back at a checkpoint's step when a run resumes, so that
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.envs.episodes import Episodes
-from tutelage.envs.state import atomic_file
+from tutelage.envs.state import StateError, atomic_file
 from tutelage.envs.tasks import Tasks, TaskSpace
 
 
@@ -24,27 +25,51 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         part.write_text(json.dumps(values, indent=1))
 
 
-class Table:
-    """Rows in memory, column by column, kept as one parquet file."""
+def read_status(folder: Path) -> dict[str, Any]:
+    """The cell's ``status.json``, or an empty one."""
+    try:
+        status: dict[str, Any] = json.loads((folder / "status.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return status
 
-    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+
+class Table:
+    """Rows in memory, column by column, kept as one parquet file.
+
+    Args:
+        path: the file.
+        columns: name -> numpy type, the same in every part, so that a resumed table equals a whole one.
+    """
+
+    def __init__(self, path: Path, columns: Mapping[str, Any]) -> None:
         self.path = path
-        self._parts: dict[str, list[Any]] = {name: [] for name in columns}
+        self._parts: dict[str, list[Any]] = {name: [np.zeros(0, dtype)] for name, dtype in columns.items()}
 
     def append(self, **columns: Any) -> None:
         """Add rows; every column an array or list of the same length."""
         for name, values in columns.items():
-            self._parts[name].append(np.asarray(values))
+            parts = self._parts[name]
+            parts.append(np.asarray(values, dtype=parts[0].dtype))
 
     def resume(self, step: int) -> None:
-        """Take up the rows of the file up to `step`; there need not be a file."""
+        """Take up the rows of the file up to `step`; there need not be a file.
+
+        Raises:
+            StateError: when the file is damaged.
+        """
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        if self.path.exists():
+        if not self.path.exists():
+            return
+        try:
             rows = pq.read_table(self.path)
             kept = rows.filter(np.asarray(rows["step"]) <= step)
             for name, parts in self._parts.items():
-                parts[:] = [kept[name].to_numpy()]
+                parts[:] = [kept[name].to_numpy().astype(parts[0].dtype)]
+        except (pa.ArrowException, KeyError, ValueError) as error:
+            raise StateError(f"{self.path} is damaged ({error}); delete its folder to start anew") from None
 
     def write(self) -> None:
         """Write all rows, atomically."""
@@ -57,9 +82,8 @@ class Table:
     def columns(self) -> dict[str, Any]:
         """All rows, each column one array."""
         for parts in self._parts.values():
-            if len(parts) > 1:
-                parts[:] = [np.concatenate(parts)]
-        return {name: parts[0] if parts else np.zeros(0) for name, parts in self._parts.items()}
+            parts[:] = [np.concatenate(parts)]
+        return {name: parts[0] for name, parts in self._parts.items()}
 
 
 class RunRecord:
@@ -76,16 +100,15 @@ class RunRecord:
 
     def __init__(self, folder: Path, space: TaskSpace, steps: int) -> None:
         self.folder, self.steps = folder, steps
-        names = getattr(space, "names", ()) if space.shape else ("index",)
-        self._names = tuple(f"task/{name}" for name in names) or tuple(
-            f"task/{i}" for i in range(space.shape[0])
-        )
+        names = getattr(space, "names", range(math.prod(space.shape))) if space.shape else ("index",)
+        self._names = tuple(f"task/{name}" for name in names)
+        common = {"step": np.int64, "seconds": np.float64}
+        result = {"return": np.float64, "length": np.int64, "success": np.float64}
         self.episodes = Table(
-            folder / "episodes.parquet", ("step", "seconds", "return", "length", "success", *self._names)
+            folder / "episodes.parquet", {**common, **result, **dict.fromkeys(self._names, space.dtype)}
         )
         self.evaluations = Table(
-            folder / "evaluations.parquet",
-            ("step", "seconds", "test_set", "task_index", "return", "length", "success"),
+            folder / "evaluations.parquet", {**common, "test_set": object, "task_index": np.int64, **result}
         )
         self._began = time.perf_counter()
         self._status_written = 0.0

@@ -92,12 +92,12 @@ def _curve_pictures(grid: Grid, results: Results, config: ReportConfig, sets: li
     for name in sets:
         curves = results.curves[name]
         with_steps = {
-            teacher: sample_efficiency_curve(
+            task_teacher: sample_efficiency_curve(
                 scores, rng, confidence=config.confidence, resamples=config.resamples
             )
-            for teacher, scores in curves.items()
+            for task_teacher, scores in curves.items()
         }
-        by_step.append((name, {teacher: (results.steps, e) for teacher, e in with_steps.items()}))
+        by_step.append((name, {task_teacher: (results.steps, e) for task_teacher, e in with_steps.items()}))
         timed = {t: _seconds_curves(results.seconds[t], scores, config, rng) for t, scores in curves.items()}
         by_second.append((name, timed))
     band = f"Bands are pointwise {100 * config.confidence:g} % intervals over runs"
@@ -122,7 +122,7 @@ def _score_pictures(grid: Grid, results: Results, config: ReportConfig, sets: li
     how: dict[str, Any] = {"confidence": config.confidence, "resamples": config.resamples}
     panels = []
     for name in sets:
-        runs = {teacher: defined(scores) for teacher, scores in results.final[name].items()}
+        runs = {task_teacher: defined(scores) for task_teacher, scores in results.final[name].items()}
         dots = {
             t: (s, bootstrap([s], iqm, rng, unit="run", **how) if len(s) else _nothing())
             for t, s in runs.items()
@@ -134,7 +134,7 @@ def _score_pictures(grid: Grid, results: Results, config: ReportConfig, sets: li
         "Each dot is a run; diamonds are interquartile means with their intervals.",
         _png(plots.final_scores(panels, palette, label=results.unit, percent=results.percent)),
     )
-    first = {teacher: runs for teacher, (runs, _) in panels[0][1].items() if len(runs)}
+    first = {task_teacher: runs for task_teacher, (runs, _) in panels[0][1].items() if len(runs)}
     if grid.baseline in first and len(first) > 1:
         chances = {
             t: bootstrap([s, first[grid.baseline]], probability_of_improvement, rng, unit="run", **how)
@@ -158,7 +158,7 @@ def _profile_picture(grid: Grid, results: Results, config: ReportConfig, chosen:
         (f"{results.unit} ({chosen})", {t: defined(s) for t, s in results.final[chosen].items()}),
         (f"return on a task ({chosen})", results.returns[chosen]),
     ):
-        scores = {teacher: values for teacher, values in table.items() if len(values)}
+        scores = {task_teacher: values for task_teacher, values in table.items() if len(values)}
         if not scores:
             return
         every = np.concatenate([values.reshape(-1) for values in scores.values()])
@@ -177,14 +177,18 @@ def _profile_picture(grid: Grid, results: Results, config: ReportConfig, chosen:
 
 
 def _map_pictures(grid: Grid, results: Results, sets: list[str]) -> Iterator[Picture]:
+    if not grid.parameters:  # levels
+        return
     rows: dict[str, dict[str, FloatArray]] = {}
     for name in sets:
         rows[name] = {}
-        for teacher, table in results.mastery[name].items():
+        for task_teacher, table in results.mastery[name].items():
             known = np.isfinite(table)
             mean = np.where(known, table, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-            rows[name][teacher] = np.where(known.any(axis=0), mean, np.nan) if len(table) else np.empty(0)
-    counts = {teacher: len(table) for teacher, table in results.mastery[sets[0]].items()}
+            rows[name][task_teacher] = (
+                np.where(known.any(axis=0), mean, np.nan) if len(table) else np.empty(0)
+            )
+    counts = {task_teacher: len(table) for task_teacher, table in results.mastery[sets[0]].items()}
     more = len(grid.parameters) - 2
     note = f" Of {more + 2} task parameters the first two are shown." if more > 0 else ""
     yield Picture(
@@ -195,9 +199,9 @@ def _map_pictures(grid: Grid, results: Results, sets: list[str]) -> Iterator[Pic
         _png(plots.mastery_maps(grid, rows, percent=results.percent, counts=counts)),
     )
     proposals: dict[str, list[FloatArray]] = {}
-    for teacher in grid.task_teachers:
+    for task_teacher in grid.task_teachers:
         parts: list[list[FloatArray]] = [[], [], []]
-        for cell in grid.cells_of(results.student, teacher):
+        for cell in grid.cells_of(results.student, task_teacher):
             episodes = cell.training_episodes()
             if episodes is None or episodes.tasks.shape[1] != len(grid.parameters):
                 continue
@@ -205,7 +209,7 @@ def _map_pictures(grid: Grid, results: Results, sets: list[str]) -> Iterator[Pic
             for period in range(3):
                 parts[period].append(episodes.tasks[third == period])
         empty = np.empty((0, len(grid.parameters)))
-        proposals[teacher] = [np.concatenate([empty, *arrays]) for arrays in parts]
+        proposals[task_teacher] = [np.concatenate([empty, *arrays]) for arrays in parts]
     if any(len(tasks) for periods in proposals.values() for tasks in periods):
         yield Picture(
             f"proposals-{results.student}",
@@ -219,12 +223,12 @@ def _map_pictures(grid: Grid, results: Results, sets: list[str]) -> Iterator[Pic
 
 def _time_picture(grid: Grid, results: Results) -> Iterator[Picture]:
     seconds: dict[str, dict[str, float]] = {}
-    for teacher in grid.task_teachers:
+    for task_teacher in grid.task_teachers:
         timings = [
-            c.timings for c in grid.cells_of(results.student, teacher) if c.timings.get("total", 0) > 0
+            c.timings for c in grid.cells_of(results.student, task_teacher) if c.timings.get("total", 0) > 0
         ]
         if timings:
-            seconds[teacher] = {p: float(np.mean([t.get(p, 0.0) for t in timings])) for p in plots.PARTS}
+            seconds[task_teacher] = {p: float(np.mean([t.get(p, 0.0) for t in timings])) for p in plots.PARTS}
     if seconds:
         shares = {t: 100 * s["task_teacher"] / max(sum(s.values()), 1e-9) for t, s in seconds.items()}
         listed = ", ".join(f"{name} {share:.2g} %" for name, share in shares.items())

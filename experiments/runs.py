@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,8 @@ class Grid:
     Attributes:
         folder: where it lies.
         description: `grid.json` as read: command, created, versions, machine, configs.
-        task_space: of the environment.
+        task_space: of the environment; None where it is neither box nor discrete (levels), since only its
+            own code can make it again.
         test_sets: name -> tasks ``(tasks, parameters)``; the primary one first.
         primary: name of the test set that task teachers are compared on.
         task_teachers, students: names, in the grid's order.
@@ -142,7 +144,7 @@ class Grid:
 
     folder: Path
     description: dict[str, Any]
-    task_space: BoxTasks | DiscreteTasks
+    task_space: BoxTasks | DiscreteTasks | None
     test_sets: dict[str, FloatArray]
     primary: str
     task_teachers: tuple[str, ...]
@@ -160,15 +162,19 @@ class Grid:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """Names of the task parameters."""
-        return self.task_space.names if isinstance(self.task_space, BoxTasks) else ("task",)
+        """Names of the task parameters; none for levels, which have no axes to be drawn on."""
+        if isinstance(self.task_space, DiscreteTasks):
+            return ("task",)
+        return self.task_space.names if self.task_space else ()
 
     @property
     def bounds(self) -> FloatArray:
         """Lower and upper bound of each task parameter, shape ``(parameters, 2)``."""
-        if isinstance(self.task_space, BoxTasks):
-            return np.stack([self.task_space.low, self.task_space.high], axis=1)
-        return np.array([[-0.5, self.task_space.n - 0.5]])
+        if isinstance(self.task_space, DiscreteTasks):
+            return np.array([[-0.5, self.task_space.n - 0.5]])
+        if self.task_space is None:
+            return np.empty((0, 2))
+        return np.stack([self.task_space.low, self.task_space.high], axis=1)
 
     def cells_of(self, student: str, task_teacher: str) -> list[Cell]:
         """The cells of one student and task teacher, in the order of the seeds."""
@@ -349,11 +355,12 @@ def read_grid(folder: Path | str) -> Grid:
     sets = _read_json(folder / "test_sets.json")
     try:
         env = text["env"]
-        space = task_space_from_json(env["task_space"])
-        dim = space.dim if isinstance(space, BoxTasks) else 1
-        tasks = {
-            str(name): np.asarray(rows, np.float64).reshape(len(rows), dim) for name, rows in sets.items()
-        }
+        described = env["task_space"]
+        space = task_space_from_json(described) if described["kind"] in ("box", "discrete") else None
+        tasks = {str(name): np.asarray(rows, np.float64) for name, rows in sets.items()}
+        for name, rows in tasks.items():
+            dim = space.dim if isinstance(space, BoxTasks) else math.prod(rows.shape[1:])
+            tasks[name] = rows.reshape(len(rows), dim)
         primary, teachers, students = (
             str(env["primary_test_set"]),
             tuple(text["task_teachers"]),

@@ -78,7 +78,7 @@ def gather(grid: Grid, student: str) -> Results:
     counted = {name: grid.scores(student, name, "success") for name in sets} if percent else returned
     scale = 100.0 if percent else 1.0
     curves = {
-        name: {teacher: scale * _mean_over_tasks(v) for teacher, v in counted[name].values.items()}
+        name: {task_teacher: scale * _mean_over_tasks(v) for task_teacher, v in counted[name].values.items()}
         for name in sets
     }
     primary = returned[grid.primary]
@@ -88,9 +88,9 @@ def gather(grid: Grid, student: str) -> Results:
 
     def at_comparison(table: dict[str, FloatArray], like: dict[str, FloatArray]) -> dict[str, FloatArray]:
         if not len(primary.steps):
-            return {teacher: values[:0, ...] for teacher, values in table.items()}
-        rows = {teacher: np.isfinite(v[:, at]).all(axis=-1) for teacher, v in like.items()}
-        return {teacher: values[rows[teacher], at] for teacher, values in table.items()}
+            return {task_teacher: values[:0, ...] for task_teacher, values in table.items()}
+        rows = {task_teacher: np.isfinite(v[:, at]).all(axis=-1) for task_teacher, v in like.items()}
+        return {task_teacher: values[rows[task_teacher], at] for task_teacher, values in table.items()}
 
     return Results(
         student,
@@ -155,7 +155,9 @@ def summary_table(
     for student in grid.students:
         results = gather(grid, student)
         ordered = sorted(grid.task_teachers, key=lambda name: name != grid.baseline)
-        mine = [_row(grid, results, teacher, chosen, rng, confidence, resamples) for teacher in ordered]
+        mine = [
+            _row(grid, results, task_teacher, chosen, rng, confidence, resamples) for task_teacher in ordered
+        ]
         for row, p in zip(mine, holm([row["difference_p"] for row in mine]), strict=True):
             row["difference_p_holm"] = float(p)
         rows += mine
@@ -165,18 +167,18 @@ def summary_table(
 def _row(
     grid: Grid,
     results: Results,
-    teacher: str,
+    task_teacher: str,
     chosen: str,
     rng: np.random.Generator,
     confidence: float,
     resamples: int,
 ) -> dict[str, Any]:
-    cells = grid.cells_of(results.student, teacher)
-    scores = defined(results.final[chosen][teacher])
+    cells = grid.cells_of(results.student, task_teacher)
+    scores = defined(results.final[chosen][task_teacher])
     row: dict[str, Any] = {
         "student": results.student,
-        "task_teacher": teacher,
-        "is_baseline": teacher == grid.baseline,
+        "task_teacher": task_teacher,
+        "is_baseline": task_teacher == grid.baseline,
         "runs": len(scores),
         "runs_asked": len(cells),
         "step": results.step,
@@ -191,15 +193,15 @@ def _row(
         row[key], row[f"{key}_low"], row[f"{key}_high"] = value, low, high
 
     for name in [chosen, *(other for other in grid.test_sets if other != chosen)]:
-        on_set = defined(results.final[name][teacher])
+        on_set = defined(results.final[name][task_teacher])
         put(f"{name}_iqm", [on_set])
         row[f"{name}_mean"] = _mean(list(on_set))
-    row["mean_return"] = _mean(list(results.returns[chosen][teacher].reshape(-1)))
-    upto = results.curves[chosen][teacher][:, : results.at + 1]
+    row["mean_return"] = _mean(list(results.returns[chosen][task_teacher].reshape(-1)))
+    upto = results.curves[chosen][task_teacher][:, : results.at + 1]
     whole = upto[np.isfinite(upto).all(axis=1)] if upto.shape[1] else upto[:0]
     put("area", [area_under_curve(results.steps[: results.at + 1], whole) if len(whole) else np.empty(0)])
     baseline = defined(results.final[chosen][grid.baseline])
-    versus = [] if teacher == grid.baseline else [baseline]
+    versus = [] if task_teacher == grid.baseline else [baseline]
     put("improvement", [scores, *(versus or [np.empty(0)])], probability_of_improvement)
     difference = welch(scores, baseline, confidence) if versus and len(scores) and len(baseline) else None
     for key in ("", "_low", "_high", "_p"):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tutelage.experiments.config import CellConfig
-from tutelage.experiments.folders import exit_with_parent
-from tutelage.experiments.records import write_json
+from tutelage.experiments.folders import FolderError, exit_with_parent
+from tutelage.experiments.records import read_status, write_json
 
 
 def train_in_process(config: dict[str, Any], folder: str) -> None:
@@ -28,6 +29,8 @@ def train_in_process(config: dict[str, Any], folder: str) -> None:
     except BaseException as error:  # whatever it is, the grid goes on and names it
         traceback.print_exc()
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        status = {"state": "failed", "step": 0, "steps": config["steps"]}
-        write_json(path / "status.json", {**status, "message": f"{type(error).__name__}: {error}"})
+        message = f"{type(error).__name__}: {error}"
+        if not isinstance(error, FolderError):  # else the status is another process's
+            with suppress(OSError):  # a full disk; the log and the exit status must do
+                write_json(path / "status.json", {**read_status(path), "state": "failed", "message": message})
         os._exit(1)

@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
 WEIGHTS, STATE = "weights.safetensors", "student.npz"
-_COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_n_calls", "_current_progress_remaining")
+_COUNTERS = (
+    "num_timesteps",
+    "_episode_num",
+    "_n_updates",
+    "_n_calls",
+    "_current_progress_remaining",
+    "exploration_rate",
+)
 
 
 def save_student(folder: str | Path, model: BaseAlgorithm, replay_buffer: bool = True) -> None:
@@ -41,6 +48,7 @@ def save_student(folder: str | Path, model: BaseAlgorithm, replay_buffer: bool =
     Raises:
         OSError: when the disk is full or not writable.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors: dict[str, Any] = {}
@@ -51,7 +59,10 @@ def save_student(folder: str | Path, model: BaseAlgorithm, replay_buffer: bool =
     for name, tensor in _recurrent_states(model).items():
         tensors[f"recurrent/{name}"] = tensor.detach()
     with atomic_file(Path(folder) / WEIGHTS) as part:
-        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, part)
+        try:
+            save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, part)
+        except SafetensorError as error:
+            raise OSError(f"{part} cannot be written: {error}") from None
     save_state(
         Path(folder) / STATE,
         {

@@ -29,13 +29,16 @@ class StudentConfig:
 
     Attributes:
         algorithm: a short name of `ALGORITHMS`, or ``module:Class`` of any class with SB3's interface.
-        policy: SB3's policy name, e.g. ``MlpPolicy``.
+        policy: SB3's policy name, e.g. ``MlpPolicy``; becomes its ``MultiInput`` form for dict observations
+            and its ``Cnn`` form for images.
         n_envs: environments stepped at once.
         kwargs: arguments of the algorithm's constructor. In ``policy_kwargs``, ``activation_fn`` may be the
             name of a `torch.nn` class, e.g. ``Tanh``.
-        normalize_observations: put SB3's `VecNormalize` around the taught environment, for observations.
+        normalize_observations: put SB3's `VecNormalize` around the taught environment, for observations; left
+            out where they are images or not real numbers.
         normalize_rewards: the same for rewards, with the ``gamma`` of `kwargs`.
         workers: step each environment in a process of its own (SB3's `SubprocVecEnv`), not all in this one.
+        device: of the networks. Resuming is exact on ``cpu``.
     """
 
     algorithm: str = "ppo"
@@ -45,6 +48,7 @@ class StudentConfig:
     normalize_observations: bool = False
     normalize_rewards: bool = False
     workers: bool = False
+    device: str = "cpu"
 
 
 def load_object(path: str, what: str) -> Any:

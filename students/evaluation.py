@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.envs.episodes import Episodes
+from tutelage.envs.episodes import Episodes, check_successes, episode_success
 from tutelage.envs.tasks import Tasks
 from tutelage.envs.vector import BatchedTaskVecEnv, GymTaskVecEnv, put
 
@@ -24,12 +24,16 @@ def evaluate(model: BaseAlgorithm, venv: BatchedTaskVecEnv, tasks: Tasks, seed: 
 
     Args:
         model: the student.
-        venv: environments of their own, not the training's; as many as are to be stepped at once.
+        venv: environments of their own, not the training's; as many as are to be stepped at once. Their
+            `auto_reset` is off afterwards.
         tasks: the test set, shape ``(n, *task_space.shape)``.
         seed: of the first episode.
 
     Returns:
         `n` episodes, in the order of `tasks`.
+
+    Raises:
+        ValueError: when some episodes define success and others do not, or a return is not finite.
     """
     tasks = venv.task_space.check(tasks, source="test tasks")
     normalizer = model.get_vec_normalize_env()
@@ -53,8 +57,8 @@ def evaluate(model: BaseAlgorithm, venv: BatchedTaskVecEnv, tasks: Tasks, seed: 
         begins = dones.copy()
         finished = np.flatnonzero(dones)
         for index in finished:
-            if running[index] >= 0 and "success" in infos[index]:
-                successes[running[index]] = bool(infos[index]["success"])
+            if running[index] >= 0:
+                successes[running[index]] = episode_success(infos[index])
         refill: NDArray[np.int64] = np.arange(following, min(n, following + len(finished)))
         following += len(refill)
         running[finished] = -1
@@ -67,4 +71,5 @@ def evaluate(model: BaseAlgorithm, venv: BatchedTaskVecEnv, tasks: Tasks, seed: 
         if len(again):
             chosen = np.where(running[again] >= 0, running[again], 0)
             put(observations, again, venv.start(again, tasks[chosen], [seed + int(i) for i in chosen]))
+    check_successes(successes)
     return Episodes(tasks, returns, lengths, successes)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from gymnasium import spaces
+
 from tutelage.students.config import StudentConfig, algorithm_class
 
 if TYPE_CHECKING:
@@ -37,16 +40,18 @@ def make_student(config: StudentConfig, venv: VecEnv, seed: int, total_steps: in
         kwargs["policy_kwargs"] = _policy_kwargs(kwargs["policy_kwargs"])
     if isinstance(kwargs.get("train_freq"), list):  # JSON has no tuples
         kwargs["train_freq"] = tuple(kwargs["train_freq"])
-    if config.normalize_observations or config.normalize_rewards:
+    normalize_observations = config.normalize_observations and _normalizable(venv.observation_space)
+    if normalize_observations or config.normalize_rewards:
         venv = VecNormalize(
             venv,
-            norm_obs=config.normalize_observations,
+            norm_obs=normalize_observations,
             norm_reward=config.normalize_rewards,
             gamma=kwargs.get("gamma", 0.99),
         )
     try:
+        policy = _policy_for(config.policy, venv.observation_space)
         model: BaseAlgorithm = algorithm_class(config.algorithm)(
-            config.policy, venv, seed=seed, device="auto", **kwargs
+            policy, venv, seed=seed, device=config.device, **kwargs
         )
     except (TypeError, AssertionError) as error:
         raise ValueError(f"student {config.algorithm!r} cannot be built: {error}") from None
@@ -74,6 +79,22 @@ def train_until(
     if new_episodes:
         model._last_obs = None  # makes `learn` reset the environments
     model.learn(step - model.num_timesteps, callback=callback, reset_num_timesteps=False)
+
+
+def _policy_for(policy: str, space: spaces.Space[Any]) -> str:
+    """The form of a named multi-layer policy that takes these observations."""
+    from stable_baselines3.common.preprocessing import is_image_space
+
+    if policy.startswith("Mlp") and isinstance(space, spaces.Dict):
+        return policy.replace("Mlp", "MultiInput", 1)
+    if policy.startswith("Mlp") and is_image_space(space):
+        return policy.replace("Mlp", "Cnn", 1)
+    return policy
+
+
+def _normalizable(space: spaces.Space[Any]) -> bool:
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    return all(isinstance(part, spaces.Box) and part.dtype != np.uint8 for part in parts)
 
 
 def _policy_kwargs(kwargs: Any) -> dict[str, Any]:

@@ -10,17 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.envs.episodes import Episodes
-from tutelage.envs.state import StateDict, rng_state, set_rng_state
+from tutelage.envs.state import StateDict
 from tutelage.envs.tasks import TaskSpace
-from tutelage.teachers.mixtures import TaskGaussians, check_mixture_settings, task_mixture
-from tutelage.teachers.primitives import (
-    EpisodeWindow,
-    check_header,
-    require_box,
-    robust_scale,
-    state_header,
-    unit_tasks,
-)
+from tutelage.teachers.mixtures import MixtureProposals
+from tutelage.teachers.primitives import check_header, require_box, robust_scale, state_header
 
 Floats = NDArray[np.float64]
 
@@ -162,69 +155,55 @@ class ALPGMM:
         self, space: TaskSpace, rng: np.random.Generator, config: ALPGMMConfig = ALPGMMConfig()
     ) -> None:
         self.space = require_box(space, "ALP-GMM")
-        check_mixture_settings(
-            config.fit_rate, config.random_ratio, config.min_components, config.max_components
-        )
         self.config = config
-        self.rng = rng
-        self._fit_rng = rng.spawn(1)[0]
-        self._window = EpisodeWindow(config.fit_rate, self.space.dim)
+        self._mixture = MixtureProposals(
+            self.space,
+            rng,
+            fit_rate=config.fit_rate,
+            random_ratio=config.random_ratio,
+            min_components=config.min_components,
+            max_components=config.max_components,
+        )
         self._history = NearestReturns(self.space.dim, config.max_history)
-        self._gaussians: TaskGaussians | None = None
         self._mean_alp = 0.0
 
     def propose(self, n: int) -> Floats:
         """Return `n` tasks, shape ``(n, d)``: at first and at `random_ratio` uniform, else of a Gaussian."""
-        # Columns: explore or not, which Gaussian, coordinates; so many for every task.
-        uniforms = self.rng.random((n, self.space.dim + 2))
-        points = uniforms[:, 2:]
-        if self._gaussians is not None:
-            explore = uniforms[:, :1] < self.config.random_ratio
-            points = np.where(explore, points, self._gaussians.draw(uniforms[:, 1:]))
-        return self.space.from_unit(points)
+        return self._mixture.propose(n)
 
     def observe(self, episodes: Episodes) -> None:
         """Take in finished episodes; fit at the end of every window of `fit_rate`."""
-        for tasks, returns in self._window.add(unit_tasks(self.space, episodes), episodes.returns):
+        for tasks, returns in self._mixture.windows(episodes):
             self._fit(tasks, returns)
 
     def _fit(self, tasks: Floats, returns: Floats) -> None:
         # ALP_i = |r_i - r_j|,  j the nearest earlier task
         alp = self._history.progress(tasks, returns)
-        if self._gaussians is None:
+        if self._mixture.gaussians is None:
             alp[:5] = 0.0  # as in the public code: among so few tasks the nearest is not near
         self._mean_alp = float(alp.mean())
         # Free of the unit of returns; the cap keeps a single outlier from filling the axis.
         scaled = np.minimum(alp / robust_scale(returns), 10.0)
         # The mixture of [task, ALP] with the lowest AIC among k = min_components .. max_components
-        sizes = range(self.config.min_components, self.config.max_components + 1)
-        best = task_mixture(tasks, scaled[:, None], sizes, self._fit_rng)
+        best = self._mixture.fit(tasks, scaled[:, None])
         # P(Gaussian k) ~ its mean on the ALP axis; the task part of it is what proposals are drawn from
-        d = self.space.dim
-        interest = np.maximum(best.means[:, d], 0.0)
-        self._gaussians = TaskGaussians(best.means[:, :d], best.covariances[:, :d, :d], interest)
+        self._mixture.follow(best, interest=np.maximum(best.means[:, -1], 0.0))
 
     def metrics(self) -> dict[str, float]:
         """``mean_alp``, ``gaussians`` and ``entropy``, explained in the class docstring."""
-        count, entropy = (
-            (len(self._gaussians.means), self._gaussians.entropy) if self._gaussians else (0, 0.0)
-        )
-        return {"mean_alp": self._mean_alp, "gaussians": float(count), "entropy": entropy}
+        return {"mean_alp": self._mean_alp, **self._mixture.metrics()}
 
     def picture(self) -> dict[str, Any]:
         """The current Gaussians in task units, weighted by their chance to be chosen."""
-        return {"gaussians": self._gaussians.picture(self.space)} if self._gaussians else {}
+        return self._mixture.picture()
 
     def state_dict(self) -> StateDict:
         """Window, history, mixture and generators, by value."""
         tasks, returns = self._history.arrays()
         return {
             **state_header("alp-gmm", self.space, self.config),
-            "rng": rng_state(self.rng),
-            "fit_rng": rng_state(self._fit_rng),
-            "window": self._window.state_dict(),
+            **self._mixture.state_dict(),
             "history": {"tasks": tasks, "returns": returns},
-            "gaussians": self._gaussians.state_dict() if self._gaussians else None,
             "mean_alp": self._mean_alp,
         }
 
@@ -235,10 +214,7 @@ class ALPGMM:
             StateError: when it is of another method, task space or config.
         """
         check_header(state, "alp-gmm", self.space, self.config)
-        set_rng_state(self.rng, state["rng"])
-        set_rng_state(self._fit_rng, state["fit_rng"])
-        self._window.load_state_dict(state["window"])
+        self._mixture.load_state_dict(state)
         self._history = NearestReturns(self.space.dim, self.config.max_history)
         self._history.remember(state["history"]["tasks"], state["history"]["returns"])
-        self._gaussians = TaskGaussians(**state["gaussians"]) if state["gaussians"] else None
         self._mean_alp = state["mean_alp"]

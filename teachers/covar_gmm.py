@@ -9,17 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.envs.episodes import Episodes
-from tutelage.envs.state import StateDict, rng_state, set_rng_state
+from tutelage.envs.state import StateDict
 from tutelage.envs.tasks import TaskSpace
-from tutelage.teachers.mixtures import TaskGaussians, check_mixture_settings, task_mixture
-from tutelage.teachers.primitives import (
-    EpisodeWindow,
-    check_header,
-    require_box,
-    robust_scale,
-    state_header,
-    unit_tasks,
-)
+from tutelage.teachers.mixtures import MixtureProposals
+from tutelage.teachers.primitives import check_header, require_box, robust_scale, state_header
 
 Floats = NDArray[np.float64]
 
@@ -81,29 +74,24 @@ class CovarGMM:
         self, space: TaskSpace, rng: np.random.Generator, config: CovarGMMConfig = CovarGMMConfig()
     ) -> None:
         self.space = require_box(space, "Covar-GMM")
-        check_mixture_settings(
-            config.fit_rate, config.random_ratio, config.min_components, config.max_components
-        )
         self.config = config
-        self.rng = rng
-        self._fit_rng = rng.spawn(1)[0]
-        self._window = EpisodeWindow(config.fit_rate, self.space.dim)
-        self._gaussians: TaskGaussians | None = None
+        self._mixture = MixtureProposals(
+            self.space,
+            rng,
+            fit_rate=config.fit_rate,
+            random_ratio=config.random_ratio,
+            min_components=config.min_components,
+            max_components=config.max_components,
+        )
         self._mean_covariance = 0.0
 
     def propose(self, n: int) -> Floats:
         """Return `n` tasks, shape ``(n, d)``: at first and at `random_ratio` uniform, else of a Gaussian."""
-        # Columns: explore or not, which Gaussian, coordinates; so many for every task.
-        uniforms = self.rng.random((n, self.space.dim + 2))
-        points = uniforms[:, 2:]
-        if self._gaussians is not None:
-            explore = uniforms[:, :1] < self.config.random_ratio
-            points = np.where(explore, points, self._gaussians.draw(uniforms[:, 1:]))
-        return self.space.from_unit(points)
+        return self._mixture.propose(n)
 
     def observe(self, episodes: Episodes) -> None:
         """Take in finished episodes; fit at the end of every window of `fit_rate`."""
-        for tasks, returns in self._window.add(unit_tasks(self.space, episodes), episodes.returns):
+        for tasks, returns in self._mixture.windows(episodes):
             self._fit(tasks, returns)
 
     def _fit(self, tasks: Floats, returns: Floats) -> None:
@@ -111,34 +99,26 @@ class CovarGMM:
         scaled = np.clip((returns - np.median(returns)) / robust_scale(returns), -10.0, 10.0)
         time = np.arange(len(returns)) / len(returns)
         # The mixture of [task, time, return] with the lowest AIC among k = min_components .. max_components
-        sizes = range(self.config.min_components, self.config.max_components + 1)
-        best = task_mixture(tasks, np.column_stack([time, scaled]), sizes, self._fit_rng)
+        best = self._mixture.fit(tasks, np.column_stack([time, scaled]))
         # P(Gaussian k) ~ max(0, cov_k(time, return)), or |cov_k(time, return)|
         covariance = best.covariances[:, -2, -1]
         self._mean_covariance = float(best.weights @ covariance)
         interest = np.abs(covariance) if self.config.absolute else np.maximum(covariance, 0.0)
-        d = self.space.dim
-        self._gaussians = TaskGaussians(best.means[:, :d], best.covariances[:, :d, :d], interest)
+        self._mixture.follow(best, interest)
 
     def metrics(self) -> dict[str, float]:
         """``mean_covariance``, ``gaussians`` and ``entropy``, explained in the class docstring."""
-        count, entropy = (
-            (len(self._gaussians.means), self._gaussians.entropy) if self._gaussians else (0, 0.0)
-        )
-        return {"mean_covariance": self._mean_covariance, "gaussians": float(count), "entropy": entropy}
+        return {"mean_covariance": self._mean_covariance, **self._mixture.metrics()}
 
     def picture(self) -> dict[str, Any]:
         """The current Gaussians in task units, weighted by their chance to be chosen."""
-        return {"gaussians": self._gaussians.picture(self.space)} if self._gaussians else {}
+        return self._mixture.picture()
 
     def state_dict(self) -> StateDict:
         """Window, mixture and generators, by value."""
         return {
             **state_header("covar-gmm", self.space, self.config),
-            "rng": rng_state(self.rng),
-            "fit_rng": rng_state(self._fit_rng),
-            "window": self._window.state_dict(),
-            "gaussians": self._gaussians.state_dict() if self._gaussians else None,
+            **self._mixture.state_dict(),
             "mean_covariance": self._mean_covariance,
         }
 
@@ -149,8 +129,5 @@ class CovarGMM:
             StateError: when it is of another method, task space or config.
         """
         check_header(state, "covar-gmm", self.space, self.config)
-        set_rng_state(self.rng, state["rng"])
-        set_rng_state(self._fit_rng, state["fit_rng"])
-        self._window.load_state_dict(state["window"])
-        self._gaussians = TaskGaussians(**state["gaussians"]) if state["gaussians"] else None
+        self._mixture.load_state_dict(state)
         self._mean_covariance = state["mean_covariance"]

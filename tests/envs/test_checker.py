@@ -116,14 +116,54 @@ class TaskDrifts(Walk):
             self.task = self.task * 0.9
 
 
-class NoTaskInSteps(Walk):
+class HandsOutCallersArray(Walk):
+    """Says which task runs in reset() alone, and that with the caller's own array."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        observation, info = super().reset(seed=seed, options=options)
+        return observation, {"task": (options or {}).get("task", info["task"])}
+
     def info(self, ended: bool) -> dict[str, Any]:
         return {"success": True} if ended else {}
+
+
+class OldStep(Walk):
+    def step(self, action: int) -> Any:
+        observation, reward, _, ended, info = super().step(action)
+        return observation, reward, ended, info
 
 
 class SuccessIsFloat(Walk):
     def info(self, ended: bool) -> dict[str, Any]:
         return super().info(ended) | ({"success": 1.0} if ended else {})
+
+
+class IsSuccessIsFloat(Walk):
+    def info(self, ended: bool) -> dict[str, Any]:
+        return {"is_success": float(self.x > 0)} if ended else {}
+
+
+class TellsSuccessesOnly(Walk):
+    def info(self, ended: bool) -> dict[str, Any]:
+        return {"success": True} if ended and self.x > 0 else {}
+
+
+class TellsFailuresByOtherName(Walk):
+    """Sound: `is_success` is as good as `success`."""
+
+    def info(self, ended: bool) -> dict[str, Any]:
+        return {"success" if self.x > 0 else "is_success": self.x > 0} if ended else {}
+
+
+class TimeLimitHidesSuccess(Walk):
+    """Ends by itself, with success, where the drift is above 0.8; else at the time limit, without."""
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.move(action)
+        ended, truncated = bool(self.task[0] > 0.8 and self.t >= 4), self.t >= LENGTH
+        return self.observe(), self.x, ended, truncated, {"success": True} if ended else {}
 
 
 class GlobalRandomness(Walk):
@@ -209,8 +249,12 @@ FAULTS = {
     MutatesGivenTask: "changed the task array it was given.*work on a copy",
     KeepsCallersArray: "changed with the caller's array.*keep a copy",
     TaskDrifts: "became .* at step 5 .*change it nowhere but in reset",
-    NoTaskInSteps: r'info of step\(\) has no "task" at step 1',
+    HandsOutCallersArray: "changed with the caller's array.*keep a copy",
+    OldStep: r"step\(\) raised TypeError: expected \(observation, reward, terminated, truncated, info\)",
     SuccessIsFloat: r'info\["success"\] is 1.0, a float. Cure: .*bool',
+    IsSuccessIsFloat: r'info\["is_success"\] is \d.0, a float. Cure: info\["is_success"\] = bool',
+    TellsSuccessesOnly: "episodes ended with a success in info.* others with none.*Cure: .*every last step",
+    TimeLimitHidesSuccess: "episodes ended with a success in info.* into every step",
     GlobalRandomness: "two different episodes.*self.np_random",
     LeaksState: "two different episodes.*reset all state",
     Float32Crashes: "float32 task raised TypeError: expected double. Cure: convert it first",
@@ -230,8 +274,15 @@ def test_each_fault_is_found_and_comes_with_a_cure(broken: type[Walk]) -> None:
     assert all("Cure: " in fault for fault in caught.value.faults)
 
 
+class NoTaskInSteps(Walk):
+    def info(self, ended: bool) -> dict[str, Any]:
+        return {"success": self.x > 0} if ended else {}
+
+
 def test_a_sound_environment_has_no_findings_from_us() -> None:
     assert check_task_env(Walk()) == []
+    assert check_task_env(NoTaskInSteps()) == []
+    assert check_task_env(TellsFailuresByOtherName()) == []
     assert check_task_env(PointMassGate(friction=True)) == []
 
 
@@ -253,6 +304,26 @@ def test_all_faults_are_listed_at_once() -> None:
 def test_the_episode_in_between_uncovers_records() -> None:
     with pytest.raises(TaskEnvError, match="two different episodes"):
         check_task_env(KeepsRecord(), seed=9)  # where the task in between is a record
+
+
+def test_success_is_looked_for_on_ends_and_middle_of_the_task_space() -> None:
+    attempted: list[float] = []
+
+    class Records(Walk):
+        def info(self, ended: bool) -> dict[str, Any]:
+            attempted.extend([float(self.task[0])] * ended)
+            return super().info(ended)
+
+    assert check_task_env(Records()) == []
+    assert {-1.0, 0.0, 1.0} < set(attempted)  # drift is a parameter from -1 to 1
+    assert len(set(attempted)) > 6
+
+    class TellsOfTheMiddleOnly(Walk):
+        def info(self, ended: bool) -> dict[str, Any]:
+            return {"success": True} if ended and self.task[0] == 0 else {}
+
+    with pytest.raises(TaskEnvError, match=r"1 of \d+ episodes ended with"):
+        check_task_env(TellsOfTheMiddleOnly())
 
 
 def test_no_gymnasium_environment_is_a_fault() -> None:

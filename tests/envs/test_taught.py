@@ -14,6 +14,7 @@ from tutelage.envs.point_mass_gate import PointMassGateVecEnv
 from tutelage.envs.tasks import BoxTasks, TaskError
 from tutelage.envs.taught import TaskQueue, TaughtVecEnv
 from tutelage.envs.vector import GymTaskVecEnv
+from tutelage.students.evaluation import evaluate
 
 
 class Countdown(gym.Env[Any, Any]):
@@ -165,8 +166,40 @@ def test_a_reward_that_is_not_a_number_is_named() -> None:
 
     venv = TaughtVecEnv(DummyVecEnv([Broken]), Listing())
     venv.reset()
-    with pytest.raises(ValueError, match=r"return nan of task .* is not finite"):
+    with pytest.raises(ValueError, match=r"environment 0 gave the reward nan in step 1 of task"):
         venv.step(np.zeros(1, dtype=int))
+
+
+def test_success_at_the_end_of_some_episodes_only_is_refused() -> None:
+    class Sometimes(Countdown):
+        def step(self, action: Any) -> Any:
+            *rest, info = super().step(action)
+            return *rest, info if info.get("success") else {}
+
+    student = PPO("MlpPolicy", DummyVecEnv([Countdown]))
+    with pytest.raises(ValueError, match="missing at others"):
+        evaluate(student, GymTaskVecEnv([Sometimes] * 2), np.array([[4.0], [7.0]]))
+
+
+def test_environments_may_change_the_tasks_they_are_given() -> None:
+    class Careless(Countdown):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            assert options is not None
+            result = super().reset(seed=seed, options={"task": options["task"].copy()})
+            options["task"][:] = -1.0
+            return result
+
+    proposed = np.full((1, 1), 2.0)
+
+    class Keeps(Listing):
+        def propose(self, n: int) -> np.ndarray:
+            return proposed
+
+    venv = TaughtVecEnv(DummyVecEnv([Careless]), Keeps())
+    venv.reset()
+    infos = [venv.step(np.zeros(1, dtype=int))[3][0] for _ in range(2)]
+    assert infos[-1]["task"] == [2.0]
+    assert proposed == [[2.0]]
 
 
 def test_wrappers_inside_are_refused_with_the_cure() -> None:

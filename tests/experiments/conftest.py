@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tutelage.envs.tasks import BoxTasks
+from tutelage.envs.tasks import BoxTasks, DiscreteTasks
 
 SPACE = BoxTasks({"gate_position": (-4, 4), "gate_width": (0.5, 8)})
 SPEED = {"target": 0.02, "random": 0.55, "alp-gmm": 1.0, "riac": 0.8, "covar-gmm": 0.95, "adr": 0.7}
@@ -19,20 +19,21 @@ def cell_tables(
     rng: np.random.Generator,
     teacher: str,
     seed: int,
-    space: BoxTasks,
+    space: BoxTasks | DiscreteTasks,
     sets: dict[str, np.ndarray],
     steps: int,
     every: int,
     defined: bool,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Evaluations and training episodes of a student that widens what it masters from easy tasks to hard."""
+    line = space if isinstance(space, BoxTasks) else BoxTasks({"index": (0, space.n)})
     speed = SPEED.get(teacher, 0.5) * rng.uniform(0.75, 1.1)
     pace = rng.uniform(0.0004, 0.0005)
     rows = []
     for step in range(0, steps + 1, every):
         reach = 1.5 * speed * (1 - np.exp(-3 * step / steps))
         for name, tasks in sets.items():
-            unit = space.to_unit(tasks)
+            unit = line.to_unit(tasks.reshape(len(tasks), line.dim))
             hard = np.abs(unit[:, 0] - 0.5) + 0.8 * (1 - unit[:, -1])
             margin = reach - hard + rng.normal(0, 0.06, len(tasks))
             for index, value in enumerate(margin):
@@ -42,24 +43,26 @@ def cell_tables(
     count = steps // 100
     at = np.sort(rng.integers(0, steps, count))
     progress = at / steps
-    unit = rng.random((count, space.dim))
+    unit = rng.random((count, line.dim))
     if teacher == "target":
         unit = np.clip(
-            np.r_[0.85, 0.05, [0.5] * (space.dim - 2)][: space.dim] + rng.normal(0, 0.02, unit.shape), 0, 1
+            np.r_[0.85, 0.05, [0.5] * (line.dim - 2)][: line.dim] + rng.normal(0, 0.02, unit.shape), 0, 1
         )
     elif teacher != "random":
-        centre = np.full((count, space.dim), 0.5)
+        centre = np.full((count, line.dim), 0.5)
         centre[:, 0] += 0.35 * progress
-        if space.dim > 1:
+        if line.dim > 1:
             centre[:, 1] = 0.8 - 0.7 * progress
         focused = rng.random(count) > 0.2
         unit[focused] = np.clip(centre + rng.normal(0, 0.1, unit.shape), 0, 1)[focused]
-    tasks = space.from_unit(unit)
+    tasks = line.from_unit(unit)
     episodes = pd.DataFrame({"step": at, "seconds": at * pace, "return": rng.normal(0, 3, count)})
     episodes["length"] = 100
     episodes["success"] = (rng.random(count) < 0.5).astype(float) if defined else np.nan
-    for column, name in enumerate(space.names):
+    for column, name in enumerate(line.names):
         episodes[f"task/{name}"] = tasks[:, column]
+    if isinstance(space, DiscreteTasks):
+        episodes["task/index"] = np.minimum(episodes["task/index"].astype(int), space.n - 1)
     return pd.DataFrame(rows, columns=names), episodes
 
 
@@ -71,19 +74,24 @@ def write_grid(
     seeds: int = 5,
     steps: int = 20_000,
     every: int = 2_000,
-    space: BoxTasks = SPACE,
+    space: BoxTasks | DiscreteTasks = SPACE,
     target_tasks: int = 30,
     per_dimension: int = 8,
     defined: bool = True,
+    return_range: tuple[float, float] | None = (-10, 10),
 ) -> Path:
     """Write a finished grid and return its folder."""
     rng = np.random.default_rng(7)
-    aim = np.r_[0.85, 0.05, [0.5] * space.dim][: space.dim]
-    spread = rng.normal(0, 0.03, (target_tasks, space.dim))
-    sets = {"uniform": space.grid(per_dimension), "target": space.from_unit(np.clip(aim + spread, 0, 1))}
+    if isinstance(space, DiscreteTasks):
+        sets = {"uniform": np.arange(space.n), "target": np.array([space.n - 1])}
+    else:
+        aim = np.r_[0.85, 0.05, [0.5] * space.dim][: space.dim]
+        spread = rng.normal(0, 0.03, (target_tasks, space.dim))
+        sets = {"uniform": space.grid(per_dimension)}
+        sets["target"] = space.from_unit(np.clip(aim + spread, 0, 1))
     folder.mkdir(parents=True)
     env = {"name": "point-mass-gate", "id": "tutelage.envs:tutelage/PointMassGate-v0", "kwargs": {}}
-    env |= {"task_space": space.to_json(), "primary_test_set": "target", "return_range": [-10, 10]}
+    env |= {"task_space": space.to_json(), "primary_test_set": "target", "return_range": return_range}
     env["mastered"] = "the point mass passed the gate and stopped at the goal"
     description: dict[str, Any] = {"command": "tutelage compare --preset quick --out runs/quick"}
     description |= {

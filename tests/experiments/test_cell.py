@@ -68,8 +68,14 @@ def _assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
         np.testing.assert_array_equal(weights, other["weights"][name], err_msg=name)
 
 
-@pytest.mark.parametrize("student", [PPO, SAC], ids=["ppo", "sac"])
-def test_a_killed_run_resumes_to_identical_numbers(student: StudentConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("student", "stage"),
+    [(PPO, "[1-9]*"), (SAC, "[1-9]*"), (PPO, "0")],
+    ids=["ppo", "sac", "ppo-first-stage"],
+)
+def test_a_killed_run_resumes_to_identical_numbers(
+    student: StudentConfig, stage: str, tmp_path: Path
+) -> None:
     config = _config(student)
     run_cell(config, tmp_path / "whole")
 
@@ -81,9 +87,7 @@ def test_a_killed_run_resumes_to_identical_numbers(student: StudentConfig, tmp_p
     )
     process = subprocess.Popen([sys.executable, "-c", code, json.dumps(config.to_json()), str(killed)])
     deadline = time.monotonic() + 120
-    while not list(
-        killed.glob("checkpoints/step-[1-9]*")
-    ):  # past the first stage, in the midst of a later one
+    while not list(killed.glob(f"checkpoints/step-{stage}")):  # in the midst of what follows
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)

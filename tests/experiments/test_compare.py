@@ -1,7 +1,6 @@
 """The grid: what the command line asks for, what it refuses, and what survives a kill or a crash."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -152,8 +151,9 @@ def test_a_grid_killed_at_any_moment_ends_with_the_same_numbers(tmp_path: Path) 
 
 
 USER = """
+import gymnasium
 import numpy as np
-from tutelage.envs import PointMassGate
+from tutelage.envs import DiscreteTasks, PointMassGate
 from tutelage.envs.state import rng_state, set_rng_state
 
 class Mine(PointMassGate):
@@ -162,13 +162,52 @@ class Mine(PointMassGate):
 class Raises(PointMassGate):
     def step(self, action):
         if self.np_random.random() < 0.01:
-            raise RuntimeError("the gripper fell off")
+            raise RuntimeError("the gripper fell off [/red] [nan]")
         return super().step(action)
 
 class NaNRewards(PointMassGate):
     def step(self, action):
         observation, reward, *rest = super().step(action)
         return observation, float("nan"), *rest
+
+class Plain(gymnasium.Wrapper):
+    # no render mode, no success, no expert knowledge, dict observations
+
+    def __init__(self):
+        super().__init__(PointMassGate())
+        self.observation_space = gymnasium.spaces.Dict({"all": self.env.observation_space})
+        self.task_space = self.env.task_space
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = self.env.reset(seed=seed, options=options)
+        return {"all": observation}, info
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return {"all": observation}, reward, terminated, truncated, {}
+
+    def render(self):
+        raise NotImplementedError
+
+class Finite(gymnasium.Env):
+    # a discrete task space: the task is the reward
+
+    task_space = DiscreteTasks(["none", "one", "two"])
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.task, self.steps = int(options["task"]) if options else 0, 0
+        return np.zeros(1, np.float32), {"task": self.task}
+
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(1, np.float32), float(self.task), self.steps == 5, False, {"success": self.task > 0}
+
+class Lacking:
+    def __init__(self, space, rng): pass
+    def propose(self, n): pass
 
 class Base:
     def __init__(self, space, rng): self.space, self.rng = space, rng
@@ -196,7 +235,7 @@ class Dies(Base):
 def users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "users_own.py").write_text(USER)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.chdir(tmp_path)  # where a user types the command, and nothing more
     return "users_own"
 
 
@@ -223,7 +262,8 @@ def test_a_crashed_cell_is_named_and_the_others_finish(tmp_path: Path, users_mod
 
 
 @pytest.mark.parametrize(
-    ("env", "message"), [("Raises", "the gripper fell off"), ("NaNRewards", "NaN or infinite reward")]
+    ("env", "message"),
+    [("Raises", "the gripper fell off [/red] [nan]"), ("NaNRewards", "NaN or infinite reward")],
 )
 def test_a_users_environment_that_fails_ends_in_one_message(
     env: str, message: str, tmp_path: Path, users_module: str
@@ -257,6 +297,33 @@ def test_a_users_own_environment_and_student_are_compared(tmp_path: Path, users_
         json.loads(p.read_text())["scores"] for p in (tmp_path / "out").glob("*/random/seed-0/status.json")
     ]
     assert np.isfinite([score for _, score in scores]).all()
+
+
+@pytest.mark.parametrize(("env", "student"), [("Plain", "ppo"), ("Finite", "dqn")])
+def test_unusual_environments_of_a_user_are_compared(
+    env: str, student: str, tmp_path: Path, users_module: str
+) -> None:
+    result = subprocess.run(
+        [*TUTELAGE, "compare", "--env", f"{users_module}:{env}", "--students", student, "--seeds", "1",
+         "--teachers", "random", "--steps", "1500", "--evaluate-every", "500", "--out", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    [cell] = (tmp_path / "out").glob("*/random/seed-0")
+    assert "pictures could not be drawn" not in (cell / "log.txt").read_text()
+    evaluations = pd.read_parquet(cell / "evaluations.parquet")
+    if env == "Finite":  # five steps of reward 0, 1, 2; the last two tasks succeed
+        assert evaluations["return"].tolist()[:3] == [0, 5, 10]
+        assert evaluations["success"].tolist()[:3] == [0, 1, 1]
+    else:
+        assert evaluations["success"].isna().all()
+
+
+def test_a_task_teacher_that_lacks_methods_is_refused(tmp_path: Path, users_module: str) -> None:
+    config = CompareConfig(teachers=(f"{users_module}:Lacking",), out=tmp_path / "out")
+    with pytest.raises(ComparisonError, match="lacks observe, metrics, state_dict, load_state_dict"):
+        compare(config)
 
 
 def test_a_folder_of_another_comparison_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tutelage.envs.tasks import BoxTasks
+from tutelage.envs.tasks import BoxTasks, DiscreteTasks
 from tutelage.experiments.report import ReportConfig, report
 from tutelage.experiments.runs import GridError, read_grid
 from tutelage.experiments.statistics import holm, iqm, welch
@@ -161,11 +161,23 @@ def test_a_report_end_to_end(make_grid):
     [
         {"space": BoxTasks({"height": (0, 3)}), "students": ("sac",)},
         {"space": BoxTasks({"height": (0, 3), "spacing": (0, 6), "width": (0, 1)}), "per_dimension": 4},
+        {"space": DiscreteTasks(["reach", "push", "lift"])},
+        {"space": DiscreteTasks(1), "defined": False, "return_range": None},
         {"defined": False},
+        {"defined": False, "return_range": None},
         {"seeds": 1},
         {"teachers": ("random",)},
     ],
-    ids=["1-D", "3-D", "no success", "one seed", "one task teacher"],
+    ids=[
+        "1-D",
+        "3-D",
+        "discrete",
+        "one task",
+        "no success",
+        "no success, no range",
+        "one seed",
+        "one task teacher",
+    ],
 )
 def test_reports_of_other_grids(make_grid, options):
     folder = make_grid(**({"seeds": 2, "steps": 4000, "every": 2000} | options))
@@ -175,6 +187,19 @@ def test_reports_of_other_grids(make_grid, options):
     unit = "mean return, IQM" if options.get("defined") is False else "% mastered, IQM"
     assert f"uniform: {unit}" in page.read_text()
     assert " nan" not in page.read_text().lower()
+
+
+def test_levels_have_a_report_without_maps(make_grid):
+    folder = make_grid(seeds=2, steps=4000, every=2000)
+    description = json.loads((folder / "grid.json").read_text())
+    description["env"]["task_space"] = {"kind": "maze", "size": [5, 5]}
+    (folder / "grid.json").write_text(json.dumps(description))
+    sets = {"target": np.zeros((30, 5, 5)).tolist(), "uniform": np.zeros((64, 5, 5)).tolist()}
+    (folder / "test_sets.json").write_text(json.dumps(sets))
+    page = report(ReportConfig(folder, resamples=50))
+    kinds = {path.stem for path in page.parent.glob("*.png")}
+    assert {"curves-ppo", "final-ppo", "time-ppo"} < kinds
+    assert not kinds & {"mastery-ppo", "proposals-ppo"}
 
 
 def test_scores_are_returns_where_success_is_undefined(make_grid):

@@ -130,7 +130,8 @@ def test_wrong_folders_are_told_apart(small, tmp_path):
         ('{"command": "tute', "cannot be read as JSON"),
         ("{}", "lacks 'env'"),
         ("[1, 2]", "not as expected"),
-        ('{"env": {"task_space": {"kind": "sphere"}}}', "unknown kind of task space"),
+        ('{"env": {"task_space": {"kind": "box"}}}', "lacks 'bounds'"),
+        ('{"env": {"task_space": {}}}', "lacks 'kind'"),
     ],
 )
 def test_damaged_descriptions_are_named(small, content, message):

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from tutelage.envs.point_mass_gate import PointMassGateVecEnv
 from tutelage.envs.state import StateError
 from tutelage.envs.taught import TaughtVecEnv
+from tutelage.experiments.bench_loop import PoleLength
 from tutelage.students.checkpoint import load_student, save_student, untouched_generators
 from tutelage.students.config import StudentConfig
 from tutelage.students.evaluation import evaluate
@@ -70,6 +72,25 @@ def _stage(model: BaseAlgorithm, taught: TaughtVecEnv, index: int, new_episodes:
 
 def _tensors(model: BaseAlgorithm) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.policy.state_dict().items()}
+
+
+def test_dqn_resumes_with_its_exploration_rate(tmp_path: Path) -> None:
+    kwargs = {"learning_starts": 10, "buffer_size": 500, "exploration_fraction": 0.9, "policy_kwargs": SMALL}
+
+    def build() -> BaseAlgorithm:
+        space = PoleLength.task_space
+        teacher = make_task_teacher("random", space, np.random.default_rng(0))
+        taught = TaughtVecEnv(DummyVecEnv([PoleLength]), teacher)
+        return make_student(StudentConfig("dqn", n_envs=1, kwargs=kwargs), taught, seed=0, total_steps=800)
+
+    model = build()
+    train_until(model, 400)
+    save_student(tmp_path, model)
+    again = build()
+    load_student(tmp_path, again)
+    assert again.exploration_rate == model.exploration_rate  # type: ignore[attr-defined]
+    # 1 at first, and lower by then: a fresh DQN has 0
+    assert 0.05 <= again.exploration_rate < 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("carry_on", [False, True], ids=["new-episodes", "same-episodes"])

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from tutelage.envs.episodes import Episodes
 from tutelage.envs.tasks import BoxTasks
 from tutelage.teachers.mixtures import (
+    MixtureProposals,
     TaskGaussians,
     aic,
-    check_mixture_settings,
     fit_mixtures,
     kmeans_responsibilities,
     nested_seeds,
@@ -127,9 +128,37 @@ def test_picture_in_task_units():
     np.testing.assert_allclose(picture["covariances"], [[[0.09, 0.06], [0.06, 4.0]]])
 
 
-def test_settings_that_cannot_work_are_named():
-    for settings, name in (((250, 0.2, 3, 2), "min_components"), ((15, 0.2, 2, 10), "fit_rate")):
-        with pytest.raises(ValueError, match=name):
-            check_mixture_settings(*settings)
-    with pytest.raises(ValueError, match="random_ratio"):
-        check_mixture_settings(250, 1.2, 2, 10)
+def proposals(**settings):
+    fine = {"fit_rate": 40, "random_ratio": 0.0, "min_components": 2, "max_components": 3}
+    return MixtureProposals(BoxTasks({"x": (0, 10)}), np.random.default_rng(0), **(fine | settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"min_components": 4}, "min_components"),
+        ({"min_components": 0}, "min_components"),
+        ({"fit_rate": 5}, "fit_rate is 5; to fit 3 Gaussians take at least 6"),
+        ({"random_ratio": 1.2}, "random_ratio"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(settings, name):
+    with pytest.raises(ValueError, match=name):
+        proposals(**settings)
+
+
+def test_proposals_follow_the_interesting_gaussian_of_the_window():
+    mixture = proposals(max_components=2)
+    assert mixture.metrics() == {"gaussians": 0.0, "entropy": 0.0}
+    assert mixture.propose(200).std() > 2.5  # uniform on [0, 10]: 10 / sqrt(12) = 2.9
+    tasks = np.tile([[2.0], [8.0]], (20, 1))
+    assert not list(mixture.windows(Episodes.of(tasks[:30], np.zeros(30))))
+    ((unit, returns),) = mixture.windows(Episodes.of(tasks[30:], np.zeros(10)))
+    np.testing.assert_allclose(unit, tasks / 10)
+    best = mixture.fit(unit, returns[:, None])
+    assert mixture.picture() == {}  # until told what to follow
+    mixture.follow(best, interest=(best.means[:, 0] > 0.5).astype(float))
+    # At 8 with a standard deviation of sqrt(1e-3) * 10 = 0.32, the floor of `task_mixture`.
+    drawn = mixture.propose(400)
+    assert (drawn.mean(), drawn.std()) == pytest.approx((8.0, 0.32), abs=0.06)
+    assert mixture.metrics() == {"gaussians": 2.0, "entropy": 0.0}
