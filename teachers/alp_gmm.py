@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tutelage.envs.episodes import Episodes
 from tutelage.envs.state import StateDict
 from tutelage.envs.tasks import TaskSpace
-from tutelage.teachers.mixtures import MixtureProposals
+from tutelage.teachers.mixture_proposals import MixtureProposals
 from tutelage.teachers.primitives import check_header, require_box, robust_scale, state_header
 
 Floats = NDArray[np.float64]

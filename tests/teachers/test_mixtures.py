@@ -5,9 +5,8 @@ import pytest
 
 from tutelage.envs.episodes import Episodes
 from tutelage.envs.tasks import BoxTasks
+from tutelage.teachers.mixture_proposals import MixtureProposals, TaskGaussians
 from tutelage.teachers.mixtures import (
-    MixtureProposals,
-    TaskGaussians,
     aic,
     fit_mixtures,
     kmeans_responsibilities,
