@@ -46,7 +46,7 @@ build: setup  ## Build wheel and sdist; install each in isolation and smoke-test
 	  echo "$$file works"; \
 	done
 
-benchmark: setup  ## Compare task teachers on PointMassGate: under ten minutes on 2 cores
+benchmark: setup  ## Install, then compare task teachers on PointMassGate (minutes)
 	$(BIN)/tutelage compare --preset quick
 
 clean:  ## Remove what the other verbs made, but no results

@@ -69,13 +69,13 @@ def preset(name: str) -> GridConfig:
             env="point-mass-gate",
             # ALP-GMM as tuned for PPO on the point mass by the self-paced papers (Klink et al.).
             task_teachers={
-                **{name: {} for name in ("target", "random", "adr", "riac", "covar-gmm")},
+                **{name: {} for name in ("target", "random", "riac", "covar-gmm")},
                 "alp-gmm": {"fit_rate": 100, "random_ratio": 0.3, "max_history": 500},
             },
             students={"ppo": student_preset("point-mass-gate", "ppo")},
-            seeds=tuple(range(5)),
-            steps=600_000,
-            evaluate_every=50_000,
+            seeds=tuple(range(8)),  # target training is lucky in about one run of ten
+            steps=450_000,
+            evaluate_every=45_000,
             baseline="target",
         )
     teachers = ("random", "adr", "riac", "covar-gmm", "alp-gmm")
