@@ -7,6 +7,7 @@ episodes with every stage; those that can be saved carry theirs on.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 import traceback
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
@@ -48,11 +50,27 @@ def run_cell(config: CellConfig, folder: Path) -> None:
     """
     torch.set_num_threads(1)
     with locked(folder):
-        check_same_config(
-            folder / "config.json", config.to_json(), ignore=("clips",)
-        )  # they decide no number
+        # Clips decide no number.
+        check_same_config(folder / "config.json", config.to_json(), ignore=("clips",))
         if read_status(folder).get("state") != "finished":
             CellRun(config, folder).train()
+
+
+def load_trained(folder: str | Path) -> BaseAlgorithm:
+    """Load the student of a finished cell, to act or to evaluate: an SB3 model with its normaliser.
+
+    Args:
+        folder: the cell's, e.g. ``runs/quick/ppo/alp-gmm/seed-0``.
+
+    Raises:
+        FileNotFoundError: when the cell has not finished.
+        StateError: when its files are damaged.
+    """
+    folder = Path(folder)
+    config = CellConfig.from_json(json.loads((folder / "config.json").read_text()))
+    model = CellRun(config, folder).model
+    load_student(folder / "student", model, replay_buffer=False)
+    return model
 
 
 class CellRun:

@@ -81,8 +81,10 @@ def save_student(folder: str | Path, model: BaseAlgorithm, replay_buffer: bool =
     )
 
 
-def load_student(folder: str | Path, model: BaseAlgorithm) -> None:
+def load_student(folder: str | Path, model: BaseAlgorithm, replay_buffer: bool = True) -> None:
     """Put a freshly built student of the same config into the state that `save_student` wrote.
+
+    Without `replay_buffer`, one that was saved is passed over, and the student can only act.
 
     Raises:
         StateError: when a file is truncated, foreign, or of a student of another shape.
@@ -108,7 +110,8 @@ def load_student(folder: str | Path, model: BaseAlgorithm) -> None:
         _load_rollout(model, state["rollout"])
         for name, tensor in _recurrent_states(model).items():
             tensor.copy_(tensors[f"recurrent/{name}"])
-        _load_replay(getattr(model, "replay_buffer", None), state["replay_buffer"])
+        if replay_buffer:
+            _load_replay(getattr(model, "replay_buffer", None), state["replay_buffer"])
         set_global_generators(state["generators"])
     except (SafetensorError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OSError) as error:
         if isinstance(error, StateError | FileNotFoundError):

@@ -15,11 +15,13 @@ import pytest
 from safetensors.numpy import load_file
 from stable_baselines3.common.monitor import load_results
 
+from tutelage.envs.point_mass_gate import PointMassGateVecEnv, uniform_test_tasks
 from tutelage.envs.state import StateError
-from tutelage.experiments.cell import CellRun, run_cell
+from tutelage.experiments.cell import EVALUATION_SEED, CellRun, load_trained, run_cell
 from tutelage.experiments.config import CellConfig
 from tutelage.experiments.folders import FolderError, locked
 from tutelage.students.config import StudentConfig
+from tutelage.students.evaluation import evaluate
 
 PPO = StudentConfig(
     "ppo", n_envs=8, kwargs={"n_steps": 64, "batch_size": 128, "n_epochs": 2}, normalize_rewards=True
@@ -132,6 +134,18 @@ def test_the_folder_holds_what_others_read(tmp_path: Path) -> None:
         timings["seconds"]["total"]
     )
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("student", [PPO, SAC], ids=["ppo", "sac"])
+def test_a_trained_student_is_loaded_as_it_was_evaluated_last(student: StudentConfig, tmp_path: Path) -> None:
+    run_cell(_config(student, steps=2000), tmp_path)
+    model = load_trained(tmp_path)
+    evaluations = pd.read_parquet(tmp_path / "evaluations.parquet").query("test_set == 'uniform'")
+    last = evaluations[evaluations["step"] == evaluations["step"].max()]
+    again = evaluate(model, PointMassGateVecEnv(100), uniform_test_tasks(), EVALUATION_SEED)
+    np.testing.assert_allclose(again.returns, last["return"], rtol=1e-5)
+    with pytest.raises(FileNotFoundError):
+        load_trained(tmp_path / "nowhere")
 
 
 def test_a_damaged_checkpoint_is_named_and_records_stay(
