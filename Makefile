@@ -42,7 +42,7 @@ build: setup  ## Build wheel and sdist; install each in isolation and smoke-test
 	  build/isolated/bin/pip install --quiet $(TORCH) && build/isolated/bin/pip install --quiet $$file && \
 	  (cd build && isolated/bin/tutelage compare --env point-mass-gate --teachers random alp-gmm --seeds 1 \
 	    --steps 2000 --no-clips --out isolated/run && isolated/bin/python -c \
-	    'import gymnasium; gymnasium.make("tutelage/StumpTracks-v0").reset(seed=0)') || exit 1; \
+	    'import gymnasium; gymnasium.make("tutelage.envs:tutelage/StumpTracks-v0").reset(seed=0)') || exit 1; \
 	  echo "$$file works"; \
 	done
 

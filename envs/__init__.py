@@ -1,7 +1,8 @@
 """Worlds with task parameters, and what carries tasks and finished episodes between the folders.
 
 Importing this package registers the Gymnasium environments ``tutelage/StumpTracks-v0``,
-``tutelage/HexagonTracks-v0`` and ``tutelage/PointMassGate-v0``. Names below are imported on first use.
+``tutelage/HexagonTracks-v0`` and ``tutelage/PointMassGate-v0``; without an import,
+``gymnasium.make("tutelage.envs:tutelage/StumpTracks-v0")`` does both. Names below are imported on first use.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ __all__ = [
 
 
 def register_envs() -> None:
-    """Register our environments with Gymnasium; it calls this itself when it is imported."""
+    """Register our environments with Gymnasium; done when this package is imported."""
     for name, entry in {
         "tutelage/StumpTracks-v0": "tutelage.envs.stump_tracks:StumpTracks",
         "tutelage/HexagonTracks-v0": "tutelage.envs.stump_tracks:HexagonTracks",
