@@ -134,7 +134,9 @@ def _override(config: CompareConfig) -> GridConfig:
             usable = {name: fields for name, fields in usable.items() if not needs_knowledge(name)}
         if not isinstance(card.task_space(), BoxTasks):
             usable = {"random": {}}
-        students = {name: student_preset(config.env, name) for name in grid.students}
+        students = dict(grid.students)
+        if config.env.partition("/")[0] != grid.env.partition("/")[0]:  # another body keeps the preset's
+            students = {name: student_preset(config.env, name) for name in students}
         grid = replace(grid, env=config.env, task_teachers=usable, students=students)
     if config.students is not None:
         grid = replace(grid, students={name: student_preset(grid.env, name) for name in config.students})

@@ -31,6 +31,7 @@ from tutelage.experiments.catalogue import build_task_teacher, task_env_card
 from tutelage.experiments.config import CellConfig, GridConfig, folder_name, hyperparameters
 from tutelage.experiments.folders import check_same_config
 from tutelage.experiments.records import read_status, write_json
+from tutelage.experiments.tensorboard import GridLog
 from tutelage.experiments.worker import train_in_process
 
 PACKAGES = (
@@ -79,21 +80,20 @@ class GridRun:
 
     def run(self, workers: int) -> int:
         """Train all cells that are not finished, `workers` at once; return how many failed."""
-        from tutelage.experiments.tensorboard import GridLog
-
         os.environ.update(THREADS)  # before the server of forks starts and imports torch
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["tutelage.experiments.cell"])
         waiting = [cell for cell in self.cells if self.status(cell).get("state") != "finished"]
         running: list[tuple[CellConfig, BaseProcess]] = []
         failed: list[CellConfig] = []
-        unit = "mastered test tasks, %" if self.card.mastered else "mean return"
         groups = list(dict.fromkeys(self._group(cell) for cell in self.cells))
-        log = GridLog(self.out, {"score": f"{self.card.primary_test_set}: {unit}"}, groups)
+        log = GridLog(
+            self.out, {"score": f"{self.card.primary_test_set}: score (% mastered, else return)"}, groups
+        )
         tag = f"evaluation/{self.card.primary_test_set}/mastered_pct"
         log.hparams([hyperparameters(cell) for cell in self.cells], {tag: "mastered, %"})
         for cell in self.cells:
-            self._log_scores(log, cell)
+            self._log_scores(log, cell, self.status(cell))
         display = _Display(self.console, len(self.cells), len(self.cells) - len(waiting), self.grid.steps)
         try:
             with display.progress:
@@ -106,11 +106,13 @@ class GridRun:
                         cell, process = entry
                         status = self.status(cell)
                         display.show(cell, status)
-                        self._log_scores(log, cell)
+                        self._log_scores(log, cell, status)
                         if not process.is_alive():
                             running.remove(entry)
                             failed += [cell] if self._ended(cell, process) else []
-                            display.ended(cell, self.status(cell))
+                            status = self.status(cell)
+                            display.ended(cell, status)
+                            self._log_scores(log, cell, status)
         except KeyboardInterrupt:
             self.console.print("Stopped. The same command continues where it was.")
             raise
@@ -157,9 +159,9 @@ class GridRun:
             write_json(self.out / cell.folder / "status.json", status)
         return True
 
-    def _log_scores(self, log: Any, cell: CellConfig) -> None:
+    def _log_scores(self, log: GridLog, cell: CellConfig, status: dict[str, Any]) -> None:
         """Bring the grid's own charts up to the cell's evaluations."""
-        for step, score in self.status(cell).get("scores", []):
+        for step, score in status.get("scores", []):
             log.update(step, self._group(cell), {"score": {cell.seed: score}})
 
     def _group(self, cell: CellConfig) -> str:

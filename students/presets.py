@@ -1,12 +1,10 @@
 """Student presets for each environment, chosen to be good on 2 CPU cores: many environments, large batches.
 
-An off-policy update of a 2 x 256 network takes about 10 ms on one core, so SAC and TD3 make few, large
-updates; PPO's small networks are limited by the environment.
+Off-policy updates are slow on a CPU, so SAC and TD3 make few, large ones for many environment steps; PPO
+gets by with small networks.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from tutelage.students.config import StudentConfig, algorithm_class
 
@@ -67,7 +65,7 @@ _PRESETS: dict[tuple[str, str], StudentConfig] = {
     ("stump-tracks", "ppo"): StudentConfig(
         "ppo",
         n_envs=32,
-        kwargs={**_PPO, "n_steps": 512, "batch_size": 2048},
+        kwargs={**_PPO, "batch_size": 2048},
         normalize_observations=True,
         normalize_rewards=True,
     ),
@@ -105,5 +103,4 @@ def student_preset(env: str, name: str) -> StudentConfig:
     if name in _ANY:
         return _ANY[name]
     algorithm_class(name)  # raises where there is none
-    kwargs: dict[str, Any] = {}
-    return StudentConfig(name, n_envs=8, kwargs=kwargs)
+    return StudentConfig(name)

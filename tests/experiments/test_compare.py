@@ -49,6 +49,14 @@ def test_the_paper_preset_is_the_published_protocol() -> None:
     assert (grid.steps, len(grid.seeds), grid.evaluate_every) == (20_000_000, 16, 500_000)
 
 
+def test_another_body_keeps_the_students_of_the_preset() -> None:
+    grid = resolve(CompareConfig(preset="paper", env="stump-tracks"))
+    assert grid.env == "stump-tracks"
+    assert grid.students == preset("paper").students
+    other = resolve(CompareConfig(preset="paper", env="point-mass-gate"))
+    assert other.students != grid.students
+
+
 def test_options_override_the_preset() -> None:
     grid = resolve(
         CompareConfig(
