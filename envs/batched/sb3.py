@@ -1,0 +1,161 @@
+"""`VecTask`s as Stable-Baselines3 vector environments, which task teachers can drive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutelage.envs.batched.vec_task import VecTask
+from tutelage.envs.state import StateDict
+from tutelage.envs.tasks import Tasks
+from tutelage.envs.vector import BatchedTaskVecEnv, Observations
+
+
+class SB3VecTask(BatchedTaskVecEnv):
+    """A `VecTask` as an SB3 ``VecEnv``: numpy arrays, terminal observations, truncation apart from termination.
+
+    A task teacher drives it through `tutelage.envs.TaughtVecEnv` without any lag: a finished environment gets
+    the task that is proposed after its episode ended. Infos of finished environments hold ``task``,
+    ``success``, ``diverged``, ``TimeLimit.truncated`` and ``terminal_observation``.
+
+    Args:
+        task: the environments.
+        views: what students see: None for ``obs`` as a plain array, or names of views and images, which make
+            a dict space, e.g. ``("policy", "front/rgb")``.
+
+    Raises:
+        ValueError: when the task has no such view.
+    """
+
+    def __init__(self, task: VecTask, views: Sequence[str] | None = None) -> None:
+        self.vec_task = task
+        self.task_space = task.task_space
+        self.view_names = None if views is None else tuple(views)
+        space: gymnasium.Space[Any] = task.observation_space
+        if self.view_names is not None:
+            unknown = [name for name in self.view_names if name not in task.obs_dict]
+            if unknown:
+                raise ValueError(f"no view {unknown[0]!r} (known: {', '.join(task.obs_dict)})")
+            space = gymnasium.spaces.Dict({name: _space(task.obs_dict[name]) for name in self.view_names})
+        super().__init__(task.num_envs, space, task.action_space)
+        self._seed: int | None = None
+        self._actions = torch.zeros(task.num_envs, task.num_actions, device=task.device)
+
+    def reset(self) -> Observations:
+        """Begin a new episode, of a newly drawn task, everywhere."""
+        if self._seed is not None:
+            everyone = torch.arange(self.num_envs)
+            seeds = [self._seed + i for i in range(self.num_envs)]
+            drawn = self.task_space.sample(np.random.default_rng(self._seed), self.num_envs)
+            self._seed = None
+            return self._observations(self.vec_task.start(everyone, drawn, seeds))
+        return self._observations(self.vec_task.reset())
+
+    def start(
+        self, indices: NDArray[np.int64], tasks: Tasks, seeds: Sequence[int] | None = None
+    ) -> Observations:
+        """Start chosen tasks; return the first observations of just those environments."""
+        order = np.argsort(indices)
+        in_order = None if seeds is None else [seeds[i] for i in order]
+        self.vec_task.start(torch.from_numpy(indices[order]), np.asarray(tasks)[order], in_order)
+        return self._observations(self.vec_task.obs_dict, indices)
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Take the actions of the next step."""
+        self._actions = torch.from_numpy(np.asarray(actions, dtype=np.float32)).to(self.vec_task.device)
+
+    def step_wait(self) -> tuple[Observations, NDArray[Any], NDArray[np.bool_], list[dict[str, Any]]]:
+        """Step all environments."""
+        task = self.vec_task
+        task.auto_reset = self.auto_reset
+        obs_dict, rewards, ends, extras = task.step(self._actions)
+        dones = ends.cpu().numpy().astype(bool)
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        finished = np.flatnonzero(dones)
+        if len(finished):
+            self._describe(infos, finished, extras)
+        return self._observations(obs_dict), rewards.cpu().numpy().copy(), dones, infos
+
+    def _describe(
+        self, infos: list[dict[str, Any]], finished: NDArray[np.int64], extras: dict[str, Any]
+    ) -> None:
+        terminal = self._observations(extras["terminal_obs"], finished)
+        truncated, success, diverged = (
+            extras[name].cpu().numpy()[finished].tolist() for name in ("time_outs", "success", "diverged")
+        )
+        tasks = extras["ended_tasks"].cpu().numpy()[finished]
+        for row, index in enumerate(finished.tolist()):
+            infos[index] = {
+                "task": tasks[row],
+                "success": success[row],
+                "diverged": diverged[row],
+                "TimeLimit.truncated": truncated[row],
+                "terminal_observation": (
+                    {name: part[row] for name, part in terminal.items()}
+                    if isinstance(terminal, dict)
+                    else terminal[row]
+                ),
+            }
+
+    def state_dict(self) -> StateDict:
+        """The running episodes; see `VecTask.state_dict`."""
+        return self.vec_task.state_dict()
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue running episodes; see `VecTask.load_state_dict`."""
+        self.vec_task.load_state_dict(state)
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Let the next `reset` seed environment *i* with ``seed + i``."""
+        self._seed = seed
+        return [None if seed is None else seed + i for i in range(self.num_envs)]
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self.vec_task.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """An attribute of the task, once for each environment."""
+        value = None if attr_name == "render_mode" else getattr(self.vec_task, attr_name)
+        return [value] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute of the task, for all environments at once."""
+        setattr(self.vec_task, attr_name, value)
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """Call a method of the task, once for all environments; the result stands for each."""
+        result = getattr(self.vec_task, method_name)(*args, **kwargs)
+        return [result] * len(list(self._get_indices(indices)))
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """There are no Gymnasium wrappers inside."""
+        return [False] * len(list(self._get_indices(indices)))
+
+    def _observations(
+        self, obs_dict: dict[str, Tensor], rows: NDArray[np.int64] | slice = slice(None)
+    ) -> Observations:
+        def array(tensor: Tensor) -> NDArray[Any]:
+            return tensor.cpu().numpy()[rows].copy()
+
+        if self.view_names is None:
+            return array(obs_dict["obs"])
+        return {name: array(obs_dict[name]) for name in self.view_names}
+
+
+def _space(view: Tensor) -> Box:
+    if view.dtype == torch.uint8:
+        return Box(0, 255, tuple(view.shape[1:]), np.uint8)
+    dtype = np.float32 if view.dtype.is_floating_point else np.int32
+    return (
+        Box(-np.inf, np.inf, tuple(view.shape[1:]), dtype)
+        if dtype is np.float32
+        else Box(-1, np.iinfo(np.int32).max, tuple(view.shape[1:]), np.int32)
+    )

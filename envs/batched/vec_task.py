@@ -1,0 +1,491 @@
+"""`VecTask`: the base of batched tasks, with IsaacGymEnvs' contract, task parameters and named views.
+
+The whole of a task is one file that says how its model is built, how an episode starts, what actions do, what
+is seen, what is rewarded and when it ends; stepping, resets, time limits, logging, cameras, task parameters,
+seeds and saving are here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutelage.envs.batched.cameras import VISUAL_FIELDS, CameraConfig, Cameras, make_cameras
+from tutelage.envs.batched.rows import Rows
+from tutelage.envs.batched.simulator import Backend, make_simulator
+from tutelage.envs.batched.streams import RandomStreams
+from tutelage.envs.state import StateDict, StateError
+from tutelage.envs.tasks import BoxTasks, Tasks
+
+if TYPE_CHECKING:
+    import mujoco
+
+    from tutelage.envs.batched.visual_randomization import VisualRandomization
+
+Observations = dict[str, Tensor]
+"""``obs``, ``states``, and every named view and image by its own name."""
+
+CHECK_EVERY = 1000  # steps between checks that wait for a GPU
+VELOCITY_LIMIT = 1e4  # rad/s or m/s beyond which a simulation counts as diverged, though MuJoCo goes on
+
+
+class TaskOptions(TypedDict, total=False):
+    """What every task's constructor takes beside its own arguments; see `VecTask`."""
+
+    device: str | torch.device
+    backend: Backend | None
+    seed: int
+    obs_view: str
+    states_view: str
+    cameras: Sequence[CameraConfig]
+    visuals: VisualRandomization | None
+    view_noise: Mapping[str, float]
+    threads: int
+    max_contacts: int
+    max_constraints: int
+
+
+class VecTask(ABC):
+    """A batch of environments of one task, as tensors, with the contract of IsaacGymEnvs' ``VecTask``.
+
+    ::
+
+        task = Reach(num_envs=256)                       # device="cuda" on a GPU
+        obs_dict = task.reset()                          # {"obs": (256, num_obs), "states": ..., views}
+        obs_dict, rew, reset, extras = task.step(actions)    # actions (256, num_actions) in [-1, 1]
+
+    As there, ``reset`` (int64) is 1 where an episode ended, ``extras["time_outs"]`` (bool) where that was
+    the time limit alone, and buffers are ``obs_buf``, ``states_buf``, ``rew_buf``, ``reset_buf``,
+    ``progress_buf``, ``timeout_buf``. Unlike there, a finished environment begins its next episode within the
+    same step: its row of the observations is the first of the new episode (Isaac Gym resets one step later),
+    and its last ones are in ``extras["terminal_obs"]``.
+
+    Beyond that contract:
+
+    - *Views*. ``obs_dict`` holds every named view: ``policy``, what a robot could know; ``privileged``, all of
+      it; others that the task names; images as ``"<camera>/<modality>"``. ``obs`` is the view `obs_view`,
+      ``states`` (for asymmetric critics) the view `states_view`.
+    - *Task parameters*. `task_space` is a box; ``tasks`` (float64, ``(num_envs, d)``) are the running ones,
+      drawn uniformly unless `propose` is set, or `start` begins chosen ones.
+    - *Ends*. `terminated`, `truncated`, `success`, `diverged` (bool, ``(num_envs,)``) tell how the step ended
+      each episode. A simulation that diverged ends its episode, without success, counts in `num_diverged`,
+      and gives reward 0 and observations 0 in its last step.
+    - *Reward terms* are logged apart: ``extras["log"]`` has, for the episodes that ended, the mean of each
+      term's sum, their mean length and success rate (tensors: nothing waits for a GPU).
+
+    Args:
+        num_envs: environments.
+        device: ``cpu`` or ``cuda``.
+        backend: simulator; default ``batch`` (CPU threads) on ``cpu``, ``warp`` on ``cuda``.
+        seed: decides tasks and starts; environment *i* has a stream of its own.
+        obs_view, states_view: views that are ``obs`` and ``states``; the defaults are the task's.
+        cameras: images to render in every step.
+        visuals: randomisation of looks at every reset.
+        view_noise: view -> standard deviation of Gaussian noise added to it.
+        threads: of the CPU simulator; 0: all.
+        max_contacts, max_constraints: room for them on Warp; default: the task's.
+
+    Raises:
+        SimulatorError: when there is no such GPU, or a package is missing.
+        ValueError: when a view or camera does not exist; in `step`, for a wrong shape, dtype or device of
+            actions, or actions that are not finite (on a GPU that is found within `CHECK_EVERY` steps).
+    """
+
+    # What a task says of itself.
+    task_space: BoxTasks
+    num_actions: int
+    decimation: int = 4
+    max_episode_length: int = 200
+    model_fields: ClassVar[tuple[str, ...]] = ()
+    default_obs_view: ClassVar[str] = "policy"
+    default_states_view: ClassVar[str] = "privileged"
+    default_camera: ClassVar[str] = "front"
+    default_max_contacts: ClassVar[int] = 24
+    default_max_constraints: ClassVar[int] = 96
+
+    num_agents = 1
+    clip_actions = 1.0
+
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        device: str | torch.device = "cpu",
+        backend: Backend | None = None,
+        seed: int = 0,
+        obs_view: str | None = None,
+        states_view: str | None = None,
+        cameras: Sequence[CameraConfig] = (),
+        visuals: VisualRandomization | None = None,
+        view_noise: Mapping[str, float] | None = None,
+        threads: int = 0,
+        max_contacts: int | None = None,
+        max_constraints: int | None = None,
+    ) -> None:
+        self.num_envs = num_envs
+        self.auto_reset = True
+        self.propose: Callable[[int], Tasks] | None = None
+        visual_fields = VISUAL_FIELDS if visuals is not None else ()
+        self.sim = make_simulator(
+            self.build_spec().compile(),
+            num_envs,
+            device=device,
+            backend=backend,
+            model_fields=(*self.model_fields, *visual_fields),
+            threads=threads,
+            max_contacts=max_contacts or self.default_max_contacts,
+            max_constraints=max_constraints or self.default_max_constraints,
+        )
+        self.model: mujoco.MjModel = self.sim.model
+        self.device = self.rl_device = self.sim.device
+        self.streams = RandomStreams(num_envs, seed, self.device)
+        self._low = torch.as_tensor(self.task_space.low, device=self.device)
+        self._range = torch.as_tensor(self.task_space.high - self.task_space.low, device=self.device)
+        self._buffers: dict[str, Tensor] = {}
+
+        self.tasks = self.new_buffer("tasks", self.task_space.dim, dtype=torch.float64)
+        self.actions = self.new_buffer("actions", self.num_actions)
+        self.progress_buf = self.new_buffer("progress_buf", dtype=torch.int64)
+        self.reset_buf = self.new_buffer("reset_buf", dtype=torch.int64)
+        self.rew_buf = torch.zeros(num_envs, device=self.device)
+        self.timeout_buf = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
+        self.terminated = self.timeout_buf.clone()
+        self.truncated = self.timeout_buf.clone()
+        self.success = self.timeout_buf.clone()
+        self.diverged = self.timeout_buf.clone()
+        self.num_diverged = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.extras: dict[str, Any] = {}
+        self._term_sums: dict[str, Tensor] = {}
+        self._bad_actions = torch.zeros((), dtype=torch.bool, device=self.device)
+        self._steps = 0
+        self._everyone = Rows.all(num_envs, self.device)
+
+        self.visuals = visuals
+        self.cameras: Cameras | None = make_cameras(self.sim, cameras) if cameras else None
+        self.view_noise = dict(view_noise or {})
+        self.setup()
+        self._begin(self._everyone)
+        self.views = self.compute_views()
+        self.obs_view = self._known_view(obs_view or self.default_obs_view)
+        self.states_view = self._known_view(states_view or self.default_states_view)
+        for view in self.view_noise:
+            self._known_view(view)
+        self.num_obs = self.views[self.obs_view].shape[1]
+        self.num_states = self.views[self.states_view].shape[1]
+        self.num_acts = self.num_actions
+        self.observation_space = _box(self.num_obs, np.inf)
+        self.state_space = _box(self.num_states, np.inf)
+        self.action_space = _box(self.num_actions, self.clip_actions)
+        self._observe(self._everyone)
+
+    # --- what a task defines ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def build_spec(self) -> mujoco.MjSpec:
+        """Build the model; called once, before anything else exists."""
+
+    def setup(self) -> None:
+        """Look up ids and make buffers (`new_buffer`); called once, when the simulator exists."""
+
+    @abstractmethod
+    def start_episodes(self, rows: Rows) -> None:
+        """Write the first state of new episodes, of the tasks ``rows.take(self.tasks)``.
+
+        The simulator has been reset in these rows; `forward` follows. Random numbers come from
+        ``self.streams``, so that an episode depends on its task and seed alone.
+        """
+
+    @abstractmethod
+    def pre_physics_step(self, actions: Tensor) -> None:
+        """Turn actions, ``(num_envs, num_actions)`` in [-1, 1], into controls, and write them."""
+
+    def post_physics_step(self) -> None:
+        """Compute what rewards, views and ends share; called whenever the simulator has changed.
+
+        That can be twice in a step, so it computes from the present state and counts nothing.
+        """
+
+    @abstractmethod
+    def compute_outcomes(self) -> tuple[Tensor, Tensor]:
+        """Which episodes fail or are complete now, and which have success so far; bool ``(num_envs,)`` each.
+
+        The first ends episodes; the second counts at the end, whatever the reason for it.
+        """
+
+    @abstractmethod
+    def compute_rewards(self) -> dict[str, Tensor]:
+        """Terms of the reward, weighted, ``(num_envs,)`` each; their sum is the reward."""
+
+    @abstractmethod
+    def compute_views(self) -> dict[str, Tensor]:
+        """Named views, float32 ``(num_envs, size)`` each; at least `obs_view` and `states_view`."""
+
+    # --- what users call -------------------------------------------------------------------------------
+
+    def reset(self) -> Observations:
+        """Begin a new episode everywhere; return the first observations."""
+        self.reset_idx(self._everyone.indices)
+        return self.obs_dict
+
+    def reset_idx(self, env_ids: Tensor) -> None:
+        """Begin new episodes, of newly drawn tasks, in these environments (int64 indices)."""
+        rows = Rows.of_indices(torch.sort(env_ids.to(self.device)).values, self.num_envs)
+        self._draw_tasks(rows)
+        self._begin(rows)
+        self._observe(rows)
+
+    def reset_done(self) -> tuple[Observations, Tensor]:
+        """Begin new episodes where `reset_buf` is 1; return observations and those environments' indices."""
+        done_env_ids = self.reset_buf.nonzero().flatten()
+        if len(done_env_ids):
+            self.reset_idx(done_env_ids)
+        return self.obs_dict, done_env_ids
+
+    def start(self, env_ids: Tensor, tasks: Tasks, seeds: Sequence[int] | None = None) -> Observations:
+        """Begin episodes of chosen tasks.
+
+        Args:
+            env_ids: int64, ascending, shape ``(n,)``.
+            tasks: shape ``(n, task_space.dim)``.
+            seeds: with them, an episode depends on its task, seed and actions alone.
+
+        Raises:
+            TaskError: when a task is not in the task space.
+        """
+        tasks = self.task_space.check(tasks)
+        rows = Rows.of_indices(env_ids.to(self.device), self.num_envs)
+        if seeds is not None:
+            self.streams.seed(rows, seeds)
+        rows.put(self.tasks, torch.as_tensor(tasks, device=self.device))
+        self._begin(rows)
+        self._observe(rows)
+        return self.obs_dict
+
+    def step(self, actions: Tensor) -> tuple[Observations, Tensor, Tensor, dict[str, Any]]:
+        """Apply actions for `decimation` time steps of the physics.
+
+        Args:
+            actions: float32, ``(num_envs, num_actions)``, on `device`; clipped to [-1, 1].
+
+        Returns:
+            Observations, rewards (float32), ends (int64), and extras: all of `num_envs`.
+        """
+        self._check_actions(actions)
+        self.actions.copy_(actions).clamp_(-self.clip_actions, self.clip_actions)
+        self.pre_physics_step(self.actions)
+        self.sim.step(self.decimation)
+        self.progress_buf += 1
+        self.post_physics_step()
+        self._find_diverged()
+
+        ended, succeeding = self.compute_outcomes()
+        self.terminated = ended | self.diverged
+        self.truncated = (self.progress_buf >= self.max_episode_length) & ~self.terminated
+        self.timeout_buf = self.truncated
+        done = self.terminated | self.truncated
+        self.success = succeeding & done & ~self.diverged
+        self.reset_buf.copy_(done)
+        self._reward()
+        self.extras = {"time_outs": self.timeout_buf, "success": self.success, "diverged": self.diverged}
+        rows = self._rows_of(done)
+        if rows is None:
+            self._observe(None)
+        else:
+            self._log(rows, done)
+            self._observe(None)
+            self.extras["terminal_obs"] = self._clone_views()
+            self.extras["ended_tasks"] = self.tasks.clone()
+            if self.auto_reset:
+                self._draw_tasks(rows)
+                self._begin(rows)
+                self._observe(rows)
+        self._steps += 1
+        if self._steps % CHECK_EVERY == 0:
+            self.check()
+        return self.obs_dict, self.rew_buf, self.reset_buf, self.extras
+
+    def check(self) -> None:
+        """Look for what is checked only now and then on a GPU, as it waits for it."""
+        self.sim.check()
+        if bool(self._bad_actions):
+            raise ValueError(
+                f"some action of the last {CHECK_EVERY} steps was NaN or infinite; look for a policy that "
+                "diverged, e.g. lower its learning rate"
+            )
+
+    def zero_actions(self) -> Tensor:
+        """Actions that do nothing, ``(num_envs, num_actions)``."""
+        return torch.zeros(self.num_envs, self.num_actions, device=self.device)
+
+    def get_state(self) -> Tensor:
+        """The states of the last step, as IsaacGymEnvs names them: `states_buf`."""
+        return self.states_buf
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self.sim.close()
+
+    # --- what tasks use --------------------------------------------------------------------------------
+
+    def new_buffer(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Make a ``(num_envs, *shape)`` tensor of zeros that is part of the saved state."""
+        self._buffers[name] = torch.zeros(self.num_envs, *shape, dtype=dtype, device=self.device)
+        return self._buffers[name]
+
+    def parameter(self, name: str) -> Tensor:
+        """A task parameter of all environments, float32, shape ``(num_envs,)``.
+
+        Raises:
+            ValueError: when the task space has no such parameter.
+        """
+        return self.tasks[:, self.task_space.names.index(name)].to(torch.float32)
+
+    # --- saving ----------------------------------------------------------------------------------------
+
+    def state_dict(self) -> StateDict:
+        """Running episodes, by value: physics, model fields, buffers, random streams."""
+        return {
+            "physics": self.sim.save().cpu().numpy(),
+            "model": {name: self.sim.read_model(name).cpu().numpy() for name in self.sim.model_fields},
+            "buffers": {name: buffer.cpu().numpy().copy() for name, buffer in self._buffers.items()},
+            "keys": self.streams.keys.cpu().numpy().copy(),
+            "positions": self.streams.positions.cpu().numpy().copy(),
+            "term_sums": {name: sums.cpu().numpy().copy() for name, sums in self._term_sums.items()},
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue the episodes of a `state_dict`.
+
+        Raises:
+            StateError: when it is of another task or number of environments.
+        """
+        if set(state["buffers"]) != set(self._buffers) or len(state["keys"]) != self.num_envs:
+            raise StateError(
+                f"the state is of {len(state['keys'])} environments of another kind; expected "
+                f"{self.num_envs} of {type(self).__name__}"
+            )
+        for name, values in state["model"].items():
+            self.sim.write_model(name, self._tensor(values))
+        for name, values in state["buffers"].items():
+            self._buffers[name].copy_(self._tensor(values))
+        self._term_sums = {name: self._tensor(sums) for name, sums in state["term_sums"].items()}
+        self.streams.keys.copy_(self._tensor(state["keys"]))
+        self.streams.positions.copy_(self._tensor(state["positions"]))
+        try:
+            self.sim.restore(self._tensor(state["physics"]))
+        except ValueError as error:
+            raise StateError(f"the state is of another model: {error}") from None
+        self.post_physics_step()
+        self._observe(None)
+
+    # --- inner works -----------------------------------------------------------------------------------
+
+    def _tensor(self, values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.array(values)).to(self.device)
+
+    def _rows_of(self, done: Tensor) -> Rows | None:
+        """The finished environments; on a GPU by mask, without waiting for it to say whether there are any."""
+        if self.device.type == "cuda":
+            return Rows.of_mask(done)
+        indices = done.nonzero().flatten()
+        return Rows.of_indices(indices, self.num_envs) if len(indices) else None
+
+    def _draw_tasks(self, rows: Rows) -> None:
+        if self.propose is not None:
+            tasks = self.task_space.check(self.propose(rows.n), "proposed tasks")
+            rows.put(self.tasks, torch.as_tensor(tasks, device=self.device))
+        else:
+            unit = self.streams.uniform64(rows, self.task_space.dim)
+            rows.put(self.tasks, self._low + self._range * unit)
+
+    def _begin(self, rows: Rows) -> None:
+        self.sim.reset(rows)
+        rows.put(self.progress_buf, 0)
+        rows.put(self.actions, 0.0)
+        for sums in self._term_sums.values():
+            rows.put(sums, 0.0)
+        if self.visuals is not None:
+            self.visuals.apply(self.sim, self.streams, rows)
+        self.start_episodes(rows)
+        self.sim.forward(rows)
+        self.post_physics_step()
+
+    def _find_diverged(self) -> None:
+        fast = self.sim.read("qvel").abs().amax(1) > VELOCITY_LIMIT
+        self.diverged = self.sim.take_diverged() | fast
+        self.num_diverged += self.diverged.sum()
+
+    def _reward(self) -> None:
+        self.rew_buf.zero_()
+        for name, term in self.compute_rewards().items():
+            term = torch.where(self.diverged, 0.0, term)
+            self.rew_buf += term
+            if name not in self._term_sums:
+                self._term_sums[name] = torch.zeros(self.num_envs, device=self.device)
+            self._term_sums[name] += term
+
+    def _log(self, rows: Rows, done: Tensor) -> None:
+        count = done.sum().clamp(min=1)
+
+        def mean(values: Tensor) -> Tensor:
+            return torch.where(done, values, 0).sum() / count
+
+        self.extras["log"] = {
+            **{f"reward/{name}": mean(sums) for name, sums in self._term_sums.items()},
+            "episode/length": mean(self.progress_buf.to(torch.float32)),
+            "episode/success": mean(self.success.to(torch.float32)),
+            "episode/diverged": self.num_diverged.clone(),
+        }
+
+    def _observe(self, rows: Rows | None) -> None:
+        """Compute all views; `rows` are those that just began an episode, None when a step was made."""
+        before, self.views = self.views, self.compute_views()
+        for name, view in self.views.items():
+            if deviation := self.view_noise.get(name, 0.0):
+                # Noise is drawn for what is new alone: a stream must not depend on when neighbours end.
+                which = rows or self._everyone
+                noisy = rows.take(view) if rows else view
+                noisy = noisy + deviation * self.streams.normal(which, view.shape[1])
+                view = before[name].clone() if rows else view.clone()
+                which.put(view, noisy)
+            self.views[name] = torch.where(self.diverged[:, None], 0.0, view) if rows is None else view
+        if self.cameras is not None:
+            self.views.update(self.cameras.render(rows))
+        self.obs_buf, self.states_buf = self.views[self.obs_view], self.views[self.states_view]
+        self.obs_dict: Observations = {"obs": self.obs_buf, "states": self.states_buf, **self.views}
+
+    def _clone_views(self) -> Observations:
+        return {name: view.clone() for name, view in self.obs_dict.items()}
+
+    def _known_view(self, name: str) -> str:
+        if name not in self.views:
+            raise ValueError(f"{type(self).__name__} has no view {name!r} (known: {', '.join(self.views)})")
+        return name
+
+    def _check_actions(self, actions: Tensor) -> None:
+        shape = (self.num_envs, self.num_actions)
+        if not isinstance(actions, Tensor):
+            raise ValueError(f"actions are {type(actions).__name__}, not a torch tensor")
+        if actions.shape != shape:
+            raise ValueError(f"actions have shape {tuple(actions.shape)}, not {shape}")
+        if not actions.dtype.is_floating_point:
+            raise ValueError(f"actions are {actions.dtype}, not floating-point numbers in [-1, 1]")
+        if actions.device.type != self.device.type:
+            raise ValueError(f"actions are on {actions.device}, the environments on {self.device}")
+        finite = torch.isfinite(actions).all()
+        if self.device.type == "cuda":
+            self._bad_actions |= ~finite
+        elif not finite:
+            row = int((~torch.isfinite(actions)).any(1).nonzero()[0])
+            raise ValueError(f"action of environment {row} is not finite: {actions[row].tolist()}")
+
+
+def _box(size: int, bound: float) -> gymnasium.spaces.Box:
+    return gymnasium.spaces.Box(-bound, bound, (size,), np.float32)
