@@ -7,6 +7,7 @@ seeds and saving are here.
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
@@ -34,6 +35,7 @@ Observations = dict[str, Tensor]
 
 CHECK_EVERY = 1000  # steps between checks that wait for a GPU
 VELOCITY_LIMIT = 1e4  # rad/s or m/s beyond which a simulation counts as diverged, though MuJoCo goes on
+MASS_FIELDS = {"body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_armature"}  # decide constants
 
 
 class TaskOptions(TypedDict, total=False):
@@ -69,8 +71,8 @@ class VecTask(ABC):
 
     Beyond that contract:
 
-    - *Views*. ``obs_dict`` holds every named view: ``policy``, what a robot could know; ``privileged``, all of
-      it; others that the task names; images as ``"<camera>/<modality>"``. ``obs`` is the view `obs_view`,
+    - *Views*. ``obs_dict`` holds every named view: ``policy``, what a robot could know; ``privileged``, all
+      of it; others that the task names; images as ``"<camera>/<modality>"``. ``obs`` is the view `obs_view`,
       ``states`` (for asymmetric critics) the view `states_view`.
     - *Task parameters*. `task_space` is a box; ``tasks`` (float64, ``(num_envs, d)``) are the running ones,
       drawn uniformly unless `propose` is set, or `start` begins chosen ones.
@@ -103,7 +105,7 @@ class VecTask(ABC):
     num_actions: int
     decimation: int = 4
     max_episode_length: int = 200
-    model_fields: ClassVar[tuple[str, ...]] = ()
+    model_fields: tuple[str, ...] = ()
     default_obs_view: ClassVar[str] = "policy"
     default_states_view: ClassVar[str] = "privileged"
     default_camera: ClassVar[str] = "front"
@@ -171,6 +173,7 @@ class VecTask(ABC):
         self.cameras: Cameras | None = make_cameras(self.sim, cameras) if cameras else None
         self.view_noise = dict(view_noise or {})
         self.setup()
+        self._draw_tasks(self._everyone)
         self._begin(self._everyone)
         self.views = self.compute_views()
         self.obs_view = self._known_view(obs_view or self.default_obs_view)
@@ -239,7 +242,12 @@ class VecTask(ABC):
         rows = Rows.of_indices(torch.sort(env_ids.to(self.device)).values, self.num_envs)
         self._draw_tasks(rows)
         self._begin(rows)
+        rows.put(self.reset_buf, 0)
         self._observe(rows)
+
+    def seed(self, seeds: Sequence[int]) -> None:
+        """Give every environment a stream of random numbers of its own seed, from the next reset on."""
+        self.streams.seed(self._everyone, seeds)
 
     def reset_done(self) -> tuple[Observations, Tensor]:
         """Begin new episodes where `reset_buf` is 1; return observations and those environments' indices."""
@@ -258,13 +266,20 @@ class VecTask(ABC):
 
         Raises:
             TaskError: when a task is not in the task space.
+            ValueError: when there are not as many tasks, and seeds, as environments.
         """
         tasks = self.task_space.check(tasks)
+        if not len(env_ids) == len(tasks) == len(env_ids if seeds is None else seeds):
+            raise ValueError(
+                f"{len(env_ids)} environments were given {len(tasks)} tasks"
+                + ("" if seeds is None else f" and {len(seeds)} seeds")
+            )
         rows = Rows.of_indices(env_ids.to(self.device), self.num_envs)
         if seeds is not None:
             self.streams.seed(rows, seeds)
         rows.put(self.tasks, torch.as_tensor(tasks, device=self.device))
         self._begin(rows)
+        rows.put(self.reset_buf, 0)
         self._observe(rows)
         return self.obs_dict
 
@@ -324,6 +339,26 @@ class VecTask(ABC):
         """Actions that do nothing, ``(num_envs, num_actions)``."""
         return torch.zeros(self.num_envs, self.num_actions, device=self.device)
 
+    def view_space(self, name: str) -> gymnasium.spaces.Box:
+        """The space of one environment's part of a view or image, by its name in ``obs_dict``.
+
+        Raises:
+            ValueError: when there is no such view; suggests the nearest name.
+        """
+        if name not in self.obs_dict:
+            near = difflib.get_close_matches(name, self.obs_dict, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"{type(self).__name__} has no view {name!r}{hint} (known: {', '.join(self.obs_dict)})"
+            )
+        view = self.obs_dict[name]
+        shape = tuple(view.shape[1:])
+        if view.dtype == torch.uint8:
+            return gymnasium.spaces.Box(0, 255, shape, np.uint8)
+        if view.dtype == torch.int32:  # segmentation, -1 where nothing is
+            return gymnasium.spaces.Box(-1, np.iinfo(np.int32).max, shape, np.int32)
+        return gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32)
+
     def get_state(self) -> Tensor:
         """The states of the last step, as IsaacGymEnvs names them: `states_buf`."""
         return self.states_buf
@@ -358,6 +393,8 @@ class VecTask(ABC):
             "keys": self.streams.keys.cpu().numpy().copy(),
             "positions": self.streams.positions.cpu().numpy().copy(),
             "term_sums": {name: sums.cpu().numpy().copy() for name, sums in self._term_sums.items()},
+            "noisy_views": {name: self.views[name].cpu().numpy().copy() for name in self.view_noise},
+            "num_diverged": int(self.num_diverged),
         }
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -371,19 +408,32 @@ class VecTask(ABC):
                 f"the state is of {len(state['keys'])} environments of another kind; expected "
                 f"{self.num_envs} of {type(self).__name__}"
             )
+        if set(state["noisy_views"]) != set(self.view_noise):
+            raise StateError(
+                f"the state has noise on the views {sorted(state['noisy_views'])}, these environments on "
+                f"{sorted(self.view_noise)}; make them with the same view_noise"
+            )
         for name, values in state["model"].items():
             self.sim.write_model(name, self._tensor(values))
+        if MASS_FIELDS & set(state["model"]):
+            self.sim.set_constants()
         for name, values in state["buffers"].items():
             self._buffers[name].copy_(self._tensor(values))
         self._term_sums = {name: self._tensor(sums) for name, sums in state["term_sums"].items()}
-        self.streams.keys.copy_(self._tensor(state["keys"]))
-        self.streams.positions.copy_(self._tensor(state["positions"]))
+        self.num_diverged.fill_(state["num_diverged"])
+        self.diverged = torch.zeros_like(self.diverged)
         try:
             self.sim.restore(self._tensor(state["physics"]))
         except ValueError as error:
             raise StateError(f"the state is of another model: {error}") from None
+        self.sim.take_diverged()
         self.post_physics_step()
         self._observe(None)
+        # After observing, which draws noise: that of the saved observations has been drawn already.
+        self.views.update({name: self._tensor(view) for name, view in state["noisy_views"].items()})
+        self._publish()
+        self.streams.keys.copy_(self._tensor(state["keys"]))
+        self.streams.positions.copy_(self._tensor(state["positions"]))
 
     # --- inner works -----------------------------------------------------------------------------------
 
@@ -391,7 +441,7 @@ class VecTask(ABC):
         return torch.from_numpy(np.array(values)).to(self.device)
 
     def _rows_of(self, done: Tensor) -> Rows | None:
-        """The finished environments; on a GPU by mask, without waiting for it to say whether there are any."""
+        """The finished environments; on a GPU by mask, without waiting for it to tell if there are any."""
         if self.device.type == "cuda":
             return Rows.of_mask(done)
         indices = done.nonzero().flatten()
@@ -400,6 +450,8 @@ class VecTask(ABC):
     def _draw_tasks(self, rows: Rows) -> None:
         if self.propose is not None:
             tasks = self.task_space.check(self.propose(rows.n), "proposed tasks")
+            if len(tasks) != rows.n:
+                raise ValueError(f"{rows.n} tasks were asked for, and {len(tasks)} proposed")
             rows.put(self.tasks, torch.as_tensor(tasks, device=self.device))
         else:
             unit = self.streams.uniform64(rows, self.task_space.dim)
@@ -458,6 +510,9 @@ class VecTask(ABC):
             self.views[name] = torch.where(self.diverged[:, None], 0.0, view) if rows is None else view
         if self.cameras is not None:
             self.views.update(self.cameras.render(rows))
+        self._publish()
+
+    def _publish(self) -> None:
         self.obs_buf, self.states_buf = self.views[self.obs_view], self.views[self.states_view]
         self.obs_dict: Observations = {"obs": self.obs_buf, "states": self.states_buf, **self.views}
 
