@@ -8,6 +8,7 @@ Importing this package registers the Gymnasium environments ``tutelage/StumpTrac
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from gymnasium.envs.registration import register, registry
@@ -76,6 +77,9 @@ def register_envs() -> None:
 
 
 register_envs()
+# Torch's OpenMP threads spin while they wait, at the cost of simulation threads on the same cores. Read
+# when torch is first imported; see also tutelage.envs.batched.simulator.settle_threads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def __getattr__(name: str) -> Any:

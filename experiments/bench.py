@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class BenchConfig:
     """Measure: teachers (cost and toy score of each task teacher), loop (what a task teacher costs a training
-    loop), envs (StumpTracks against Gymnasium's BipedalWalker-v3)."""
+    loop), envs (StumpTracks against Gymnasium's BipedalWalker-v3), sim (steps of the batched MuJoCo tasks,
+    beside the physics alone and beside Gymnasium), render (their images)."""
 
-    what: Annotated[Literal["teachers", "loop", "envs"], tyro.conf.Positional]
+    what: Annotated[Literal["teachers", "loop", "envs", "sim", "render"], tyro.conf.Positional]
     """Which benchmark."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Of sim and render: all CPU cores, or an NVIDIA GPU."""
     json: bool = False
     """Print one JSON object a line instead of a table."""
     quick: bool = False
@@ -26,29 +29,37 @@ class BenchConfig:
 
 
 def bench(config: BenchConfig) -> None:
-    """Run a benchmark and print it; one thread, whatever the machine has."""
+    """Run a benchmark and print it; one thread of numerics, whatever the machine has."""
     import os
 
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     from tutelage.experiments.measurement import print_measurements
 
-    print_measurements(measurements(config.what, config.quick), config.json)
+    print_measurements(measurements(config), config.json)
 
 
-def measurements(what: str, quick: bool) -> Iterator[Measurement]:
+def measurements(config: BenchConfig) -> Iterator[Measurement]:
     """Yield the measurements of a benchmark as they are made."""
-    if what == "teachers":
+    if config.what == "teachers":
         from tutelage.experiments.bench_teachers import bench_teachers
 
-        return bench_teachers(seeds=2 if quick else 5)
-    if what == "loop":
+        return bench_teachers(seeds=2 if config.quick else 5)
+    if config.what == "loop":
         from tutelage.experiments.bench_loop import bench_loop
 
-        return bench_loop(runs=2 if quick else 7)
-    from tutelage.experiments.bench_envs import bench_envs
+        return bench_loop(runs=2 if config.quick else 7)
+    if config.what == "envs":
+        from tutelage.experiments.bench_envs import bench_envs
 
-    return bench_envs(runs=2 if quick else 5)
+        return bench_envs(runs=2 if config.quick else 5)
+    if config.what == "sim":
+        from tutelage.experiments.bench_sim import bench_sim
+
+        return bench_sim(config.device, runs=2 if config.quick else 5)
+    from tutelage.experiments.bench_render import bench_render
+
+    return bench_render(config.device, runs=2 if config.quick else 5)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,11 @@ class CompareConfig:
     """
 
     preset: Literal["quick", "standard", "paper"] | None = None
-    """quick: PointMassGate, minutes on 2 cores. standard: StumpTracks, a workstation night. paper: the
-    published protocol, 20 M steps and 16 seeds. Default: quick for point-mass-gate, standard for others."""
+    """quick: PointMassGate, or with --env a batched MuJoCo task (stump-walker, reach, ...): minutes on 2
+    cores. standard: StumpTracks, a workstation night. paper: the published protocol, 20 M steps and 16 seeds.
+    Default: standard for stump-tracks, hexagon-tracks and your own; quick for the others."""
     env: str | None = None
-    """Environment: point-mass-gate, stump-tracks, hexagon-tracks, ... or module:factory of your own."""
+    """Environment: point-mass-gate, stump-walker, stump-tracks, reach, ... or module:factory of your own."""
     teachers: tuple[str, ...] | None = None
     """Task teachers: random, target, oracle, adr, riac, covar-gmm, alp-gmm, or module:Class of your own."""
     students: tuple[str, ...] | None = None
@@ -59,11 +60,41 @@ class ComparisonError(ValueError):
     """A comparison that cannot be run as asked; the message says what to change."""
 
 
-def preset(name: str) -> GridConfig:
-    """The grid of a preset."""
+# Steps of the quick preset in batched tasks other than StumpWalker: what their PPO presets need.
+_QUICK_STEPS = {
+    "reach": 300_000,
+    "ball-balance": 600_000,
+    "push-cube": 3_000_000,
+    "lift-object": 6_000_000,
+    "quadruped-terrain": 6_000_000,
+}
+
+
+def preset(name: str, env: str | None = None) -> GridConfig:
+    """The grid of a preset; ``quick`` has one for every batched environment."""
     from tutelage.students.presets import student_preset
     from tutelage.teachers import ALPGMMConfig, CovarGMMConfig, RIACConfig
 
+    if name == "quick" and env == "stump-walker":
+        return GridConfig(
+            env=env,
+            task_teachers={"random": {}, "riac": {}, "alp-gmm": {}},
+            students={"ppo": student_preset(env, "ppo")},
+            seeds=tuple(range(5)),
+            steps=1_000_000,
+            evaluate_every=125_000,
+            baseline="random",
+        )
+    if name == "quick" and env in _QUICK_STEPS:
+        return GridConfig(
+            env=env,
+            task_teachers={"random": {}, "alp-gmm": {}},
+            students={"ppo": student_preset(env, "ppo")},
+            seeds=tuple(range(5)),
+            steps=_QUICK_STEPS[env],
+            evaluate_every=_QUICK_STEPS[env] // 10,
+            baseline="random",
+        )
     if name == "quick":
         return GridConfig(
             env="point-mass-gate",
@@ -125,8 +156,10 @@ def _override(config: CompareConfig) -> GridConfig:
     from tutelage.students.presets import student_preset
     from tutelage.teachers import needs_knowledge
 
-    small = config.env is None or config.env.startswith("point-mass-gate")
-    grid = preset(config.preset or ("quick" if small else "standard"))
+    long = config.env is not None and (
+        ":" in config.env or config.env.startswith(("stump-tracks", "hexagon"))
+    )
+    grid = preset(config.preset or ("standard" if long else "quick"), config.env)
     if config.env is not None and config.env != grid.env:
         card = task_env_card(config.env)
         usable = dict(grid.task_teachers)

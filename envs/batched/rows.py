@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Rows:
-    """Some of the environments of a batch.
+    """Some of the environments of a batch: `of_indices`, `of_mask`, or `all`.
 
     Attributes:
         n: how many rows the caller computes: as many as there are indices, or all under a mask.
@@ -82,7 +82,7 @@ class Rows:
         return buffer if self.masked else buffer[self.indices]
 
     def put(self, buffer: Tensor, values: Tensor | float) -> None:
-        """Overwrite the chosen rows of a ``(num_envs, ...)`` buffer by ``(n, ...)`` values."""
+        """Overwrite the chosen rows of a ``(num_envs, ...)`` buffer by ``(n, ...)`` values, or one number."""
         if not self.masked:
             buffer[self.indices] = values.to(buffer.dtype) if isinstance(values, Tensor) else values
             return

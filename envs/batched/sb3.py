@@ -8,7 +8,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from tutelage.envs.vector import BatchedTaskVecEnv, Observations
 
 
 class SB3VecTask(BatchedTaskVecEnv):
-    """A `VecTask` as an SB3 ``VecEnv``: numpy arrays, terminal observations, truncation apart from termination.
+    """A `VecTask` as an SB3 ``VecEnv``: numpy arrays, terminal observations, truncation marked as such.
 
     A task teacher drives it through `tutelage.envs.TaughtVecEnv` without any lag: a finished environment gets
     the task that is proposed after its episode ended. Infos of finished environments hold ``task``,
@@ -40,10 +39,7 @@ class SB3VecTask(BatchedTaskVecEnv):
         self.view_names = None if views is None else tuple(views)
         space: gymnasium.Space[Any] = task.observation_space
         if self.view_names is not None:
-            unknown = [name for name in self.view_names if name not in task.obs_dict]
-            if unknown:
-                raise ValueError(f"no view {unknown[0]!r} (known: {', '.join(task.obs_dict)})")
-            space = gymnasium.spaces.Dict({name: _space(task.obs_dict[name]) for name in self.view_names})
+            space = gymnasium.spaces.Dict({name: task.view_space(name) for name in self.view_names})
         super().__init__(task.num_envs, space, task.action_space)
         self._seed: int | None = None
         self._actions = torch.zeros(task.num_envs, task.num_actions, device=task.device)
@@ -51,11 +47,8 @@ class SB3VecTask(BatchedTaskVecEnv):
     def reset(self) -> Observations:
         """Begin a new episode, of a newly drawn task, everywhere."""
         if self._seed is not None:
-            everyone = torch.arange(self.num_envs)
-            seeds = [self._seed + i for i in range(self.num_envs)]
-            drawn = self.task_space.sample(np.random.default_rng(self._seed), self.num_envs)
+            self.vec_task.seed([self._seed + i for i in range(self.num_envs)])
             self._seed = None
-            return self._observations(self.vec_task.start(everyone, drawn, seeds))
         return self._observations(self.vec_task.reset())
 
     def start(
@@ -148,14 +141,3 @@ class SB3VecTask(BatchedTaskVecEnv):
         if self.view_names is None:
             return array(obs_dict["obs"])
         return {name: array(obs_dict[name]) for name in self.view_names}
-
-
-def _space(view: Tensor) -> Box:
-    if view.dtype == torch.uint8:
-        return Box(0, 255, tuple(view.shape[1:]), np.uint8)
-    dtype = np.float32 if view.dtype.is_floating_point else np.int32
-    return (
-        Box(-np.inf, np.inf, tuple(view.shape[1:]), dtype)
-        if dtype is np.float32
-        else Box(-1, np.iinfo(np.int32).max, tuple(view.shape[1:]), np.int32)
-    )

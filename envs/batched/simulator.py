@@ -9,8 +9,9 @@ Task code (`tutelage.envs.batched.vec_task`) is written against this and runs on
 
 from __future__ import annotations
 
+import copy
+import difflib
 import os
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -35,6 +36,23 @@ STATE_FIELDS = (
     "qfrc_applied",
 )
 """Fields of ``MjData`` that can be written."""
+
+DERIVED_FIELDS = (
+    *("time", "xpos", "xquat", "xmat", "xipos", "ximat", "xanchor", "xaxis", "geom_xpos", "geom_xmat"),
+    *("site_xpos", "site_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir", "subtree_com", "cvel"),
+    *("cdof", "cdof_dot", "cinert", "ten_length", "ten_velocity", "actuator_length", "actuator_velocity"),
+    *("qfrc_bias", "qfrc_passive", "sensordata"),
+)
+"""Fields that follow from positions and velocities: up to date after `Simulator.step` and `forward`.
+
+Sensors of forces and accelerations within ``sensordata`` behave as `FORCE_FIELDS`.
+"""
+
+FORCE_FIELDS = ("qacc", "act_dot", "actuator_force", "qfrc_actuator", "qfrc_smooth", "qfrc_constraint")
+"""Fields of forces and accelerations: those of the last substep of the last `Simulator.step`."""
+
+BODY_FORCE_FIELDS = ("cacc", "cfrc_int", "cfrc_ext")
+"""`FORCE_FIELDS` that MuJoCo computes only for models with a sensor that needs them."""
 
 
 class SimulatorError(RuntimeError):
@@ -65,10 +83,16 @@ class Simulator(Protocol):
     model_fields: tuple[str, ...]
 
     def read(self, name: str) -> Tensor:
-        """A field of ``MjData``, shape ``(num_envs, ...)``; up to date after `step`, `forward`.
+        """A field of ``MjData``, shape ``(num_envs, ...)``; the same memory at every call.
+
+        - `STATE_FIELDS` are as written or stepped.
+        - `DERIVED_FIELDS` are up to date after `step`, `forward`, `restore`; a `write` does not reach them.
+        - `FORCE_FIELDS` are those of the last substep of the last `step`, and zero where `reset` came after
+          it; `forward` leaves them alone.
 
         Raises:
-            AttributeError: when there is no such field, or the simulator cannot give it.
+            AttributeError: when there is no such field, or the simulators do not offer it; the message says
+                what to do instead.
         """
         ...
 
@@ -76,6 +100,10 @@ class Simulator(Protocol):
         """Set one of `STATE_FIELDS`, in all environments or in some; `values` is ``(rows.n, ...)``.
 
         Derived fields follow at the next `forward` or `step`.
+
+        Raises:
+            AttributeError: when the field cannot be written.
+            ValueError: when `values` have another shape, or are on another device.
         """
         ...
 
@@ -84,11 +112,19 @@ class Simulator(Protocol):
         ...
 
     def write_model(self, name: str, values: Tensor, rows: Rows | None = None) -> None:
-        """Set one of `model_fields`; for masses and inertias call `set_constants` afterwards."""
+        """Set one of `model_fields`; for masses, inertias and sizes call `set_constants` afterwards.
+
+        Raises:
+            AttributeError: when the field is shared by all environments.
+            ValueError: when `values` have another shape, or are on another device.
+        """
         ...
 
     def set_constants(self, rows: Rows | None = None) -> None:
-        """Recompute what MuJoCo derives from the model (``mj_setConst``) after `write_model`."""
+        """Recompute what MuJoCo derives from the model (``mj_setConst``) after `write_model`.
+
+        `rows` are those that need it; a simulator may recompute more.
+        """
         ...
 
     def reset(self, rows: Rows) -> None:
@@ -96,7 +132,7 @@ class Simulator(Protocol):
         ...
 
     def forward(self, rows: Rows | None = None) -> None:
-        """Bring derived fields (positions, velocities, sensors of both) up to date with the state."""
+        """Bring `DERIVED_FIELDS` up to date with the state, in these environments at least."""
         ...
 
     def step(self, substeps: int) -> None:
@@ -112,11 +148,21 @@ class Simulator(Protocol):
         ...
 
     def save(self, rows: Rows | None = None) -> Tensor:
-        """Everything that decides the future (``mjSTATE_INTEGRATION``), float64, shape ``(n, size)``."""
+        """Everything that decides the future (``mjSTATE_INTEGRATION``), and `FORCE_FIELDS`.
+
+        Returns:
+            float64, shape ``(n, size)``.
+        """
         ...
 
     def restore(self, states: Tensor, rows: Rows | None = None) -> None:
-        """Continue from what `save` returned, bit for bit; then as `forward`."""
+        """Continue from what `save` of the same simulator returned, bit for bit; then as `forward`.
+
+        Model fields are not part of it: write them first.
+
+        Raises:
+            ValueError: when the states are of another model or number of environments.
+        """
         ...
 
     def check(self) -> None:
@@ -156,7 +202,8 @@ def make_simulator(
         max_constraints: of ``warp``: rows of constraints of any one environment.
 
     Raises:
-        SimulatorError: when there is no such GPU, or a package is missing.
+        SimulatorError: when there is no such GPU, a package is missing, or the simulator cannot do what the
+            model or `model_fields` ask; the message names the cure.
         ValueError: when the arguments contradict each other.
     """
     device = torch.device(device)
@@ -190,6 +237,98 @@ def make_simulator(
     )
 
 
+def prepare_model(model: mujoco.MjModel, model_fields: Sequence[str]) -> mujoco.MjModel:
+    """A copy of the model that environments with fields of their own can share.
+
+    Where the geometry differs, MuJoCo's midphase is off: its tree of boxes around the geoms of a body is
+    made once, when the model is compiled, and contacts would be missed.
+
+    Raises:
+        SimulatorError: when the model lets bodies sleep, which batches of simulations cannot, or when centres
+            of mass differ between environments that the compiler took to be fixed.
+    """
+    import mujoco
+
+    if model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP:
+        raise SimulatorError(
+            "the model lets bodies sleep, which batched simulators do not support: "
+            "spec.option.enableflags &= ~mujoco.mjtEnableBit.mjENBL_SLEEP"
+        )
+    simple = [model.body(i).name for i in range(model.nbody) if model.body_simple[i] and model.body_dofnum[i]]
+    if {"body_ipos", "body_iquat"} & set(model_fields) and simple:
+        raise SimulatorError(
+            f"bodies {simple} are compiled with their centre of mass in the origin, so body_ipos and "
+            "body_iquat cannot differ between environments: add_body(..., simple=False)"
+        )
+    prepared = copy.copy(model)
+    if {"geom_pos", "geom_quat", "geom_size"} & set(model_fields):
+        prepared.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_MIDPHASE
+    return prepared
+
+
+def force_fields(model: mujoco.MjModel) -> tuple[str, ...]:
+    """`FORCE_FIELDS`, and `BODY_FORCE_FIELDS` where the model has a sensor for which MuJoCo computes them."""
+    import mujoco
+
+    sensors = mujoco.mjtSensor
+    needing = {
+        *(sensors.mjSENS_ACCELEROMETER, sensors.mjSENS_FORCE, sensors.mjSENS_TORQUE),
+        *(sensors.mjSENS_FRAMELINACC, sensors.mjSENS_FRAMEANGACC),
+    }
+    has_one = not needing.isdisjoint(int(kind) for kind in model.sensor_type)
+    return FORCE_FIELDS + BODY_FORCE_FIELDS if has_one else FORCE_FIELDS
+
+
+def cannot_read(name: str, readable: Sequence[str]) -> AttributeError:
+    """The error for a field that `Simulator.read` does not offer."""
+    if name in BODY_FORCE_FIELDS:
+        return AttributeError(
+            f"MuJoCo computes {name!r} only for models with a force, torque or acceleration sensor: add one "
+            "(spec.add_sensor) to the model"
+        )
+    if name.startswith("subtree_"):
+        return AttributeError(f"{name!r} is computed for sensors alone: add one and read 'sensordata'")
+    near = difflib.get_close_matches(name, readable, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"what can: {', '.join(readable)}"
+    return AttributeError(f"{name!r} cannot be read; {hint}")
+
+
+def cannot_write(name: str) -> AttributeError:
+    """The error for a field that `Simulator.write` does not offer."""
+    derived = name in (*DERIVED_FIELDS, *FORCE_FIELDS, *BODY_FORCE_FIELDS)
+    near = [] if derived else difflib.get_close_matches(name, STATE_FIELDS, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return AttributeError(f"{name!r} cannot be written, only {', '.join(STATE_FIELDS)}{hint}")
+
+
+def no_model_field(name: str, model_fields: Sequence[str]) -> AttributeError:
+    """The error for a field of the model that all environments share."""
+    return AttributeError(
+        f"{name!r} is shared by all environments; name it in model_fields "
+        f"(now: {', '.join(model_fields) or 'none'})"
+    )
+
+
+def check_values(name: str, values: Tensor, rows: Rows | None, target: Sequence[int], device: str) -> None:
+    """Check what is to be written.
+
+    Args:
+        name: of the field.
+        values: what is to be written.
+        rows: where; None: everywhere.
+        target: shape of the whole field.
+        device: ``cpu`` or ``cuda``, where the field lives.
+
+    Raises:
+        ValueError: when shape or device are wrong.
+    """
+    shape = (target[0] if rows is None else rows.n, *target[1:])
+    if tuple(values.shape) != shape:
+        raise ValueError(f"values of {name!r} have shape {tuple(values.shape)}, not {shape}")
+    if values.device.type != device:
+        raise ValueError(f"values of {name!r} are on {values.device}, the simulator on {device}")
+
+
 def settle_threads() -> None:
     """Keep torch from taking the CPU away from the simulation threads.
 
@@ -199,8 +338,3 @@ def settle_threads() -> None:
     which works where it is imported before torch.)
     """
     torch.set_num_threads(int(os.environ.get("TUTELAGE_TORCH_THREADS", "1")))
-
-
-def warn_of_simulator(message: str) -> None:
-    """Warn in the name of the caller's caller."""
-    warnings.warn(message, SimulatorWarning, stacklevel=3)

@@ -1,7 +1,8 @@
 """Random numbers of a batch of environments in torch: one stream each, the same numbers on CPU and GPU.
 
 The streams are those of `tutelage.envs.noise`: a number is a hash (SplitMix64) of the environment's key and
-a position, so an episode depends on its seed alone, not on its neighbours, the batch, or the device.
+a position, so an episode depends on its seed alone, not on its neighbours, the batch, or the device (normal
+numbers differ between devices in their last bits, as logarithms do).
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ def _signed(constant: int) -> int:
 
 _GOLDEN = _signed(0x9E3779B97F4A7C15)
 _M1, _M2 = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
-_NEXT = _signed(0xD6E8FEB86659FD93)
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
@@ -41,6 +41,9 @@ def _mix(z: Tensor) -> Tensor:
 
 class RandomStreams:
     """One stream of random numbers for each environment.
+
+    A draw uses up numbers of the chosen environments alone, and gives the same whether they are chosen by
+    index or by mask.
 
     Args:
         num_envs: how many.
@@ -59,18 +62,19 @@ class RandomStreams:
         self.positions = torch.zeros(num_envs, dtype=torch.int64, device=device)
 
     def seed(self, rows: Rows, seeds: Sequence[int]) -> None:
-        """Start the streams of these environments anew, each from its own seed."""
+        """Start the streams of these environments anew, each from its own seed.
+
+        Raises:
+            ValueError: when there are not as many seeds as rows.
+        """
+        if len(seeds) != rows.n:
+            raise ValueError(f"{rows.n} environments were given {len(seeds)} seeds")
         keys = torch.from_numpy(stream_keys(seeds).view(np.int64).copy())
         rows.put(self.keys, keys.to(self.keys.device))
         rows.put(self.positions, 0)
 
-    def advance(self, rows: Rows) -> None:
-        """Go on to the stream of the next episode."""
-        rows.put(self.keys, _mix(rows.take(self.keys) ^ _NEXT))
-        rows.put(self.positions, 0)
-
     def uniform(self, rows: Rows, count: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Uniform numbers in [low, high), float32, shape ``(rows.n, count)``."""
+        """Uniform numbers from low to high, float32, shape ``(rows.n, count)``; high only by rounding."""
         # 24 bits: all that a float32 in [0, 1) holds
         unit = _shift(self._outputs(rows, count), 40).to(torch.float32) * 2.0**-24
         return low + (high - low) * unit

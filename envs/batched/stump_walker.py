@@ -105,6 +105,7 @@ class StumpWalker(VecTask):
     def build_spec(self) -> mujoco.MjSpec:
         """The walker before a plane with stumps, or, where there are gaps or stairs, before boxes."""
         spec = mujoco.MjSpec()
+        spec.compiler.degree = False
         spec.option.timestep = 0.008
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
         spec.option.iterations, spec.option.ls_iterations = 10, 20
@@ -280,7 +281,7 @@ def _add_walker(spec: mujoco.MjSpec) -> None:
     trunk.add_joint(name="pitch", axis=[0, 1, 0])
     trunk.add_geom(fromto=[0, 0, 0, 0, 0, 0.35], size=[0.1, 0, 0], mass=6.0, rgba=[0.3, 0.4, 0.7, 1], **body)
     trunk.add_camera(
-        name="side", pos=[0.5, -3.2, 0.3], xyaxes=[1, 0, 0, 0, 0.1, 1], fovy=45,
+        name="side", pos=[0.9, -3.6, 0.25], xyaxes=[1, 0, 0, 0, 0.1, 1], fovy=45,
         mode=mujoco.mjtCamLight.mjCAMLIGHT_TRACK,
     )  # fmt: skip
     for side, y, colour in (("left", 0.06, [0.8, 0.4, 0.4, 1]), ("right", -0.06, [0.4, 0.7, 0.4, 1])):

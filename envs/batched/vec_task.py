@@ -165,6 +165,7 @@ class VecTask(ABC):
         self.num_diverged = torch.zeros((), dtype=torch.int64, device=self.device)
         self.extras: dict[str, Any] = {}
         self._term_sums: dict[str, Tensor] = {}
+        self._last_log: dict[str, Tensor] = {}
         self._bad_actions = torch.zeros((), dtype=torch.bool, device=self.device)
         self._steps = 0
         self._everyone = Rows.all(num_envs, self.device)
@@ -388,7 +389,7 @@ class VecTask(ABC):
         """Running episodes, by value: physics, model fields, buffers, random streams."""
         return {
             "physics": self.sim.save().cpu().numpy(),
-            "model": {name: self.sim.read_model(name).cpu().numpy() for name in self.sim.model_fields},
+            "model": {name: self.sim.read_model(name).cpu().numpy().copy() for name in self.sim.model_fields},
             "buffers": {name: buffer.cpu().numpy().copy() for name, buffer in self._buffers.items()},
             "keys": self.streams.keys.cpu().numpy().copy(),
             "positions": self.streams.positions.cpu().numpy().copy(),
@@ -449,6 +450,11 @@ class VecTask(ABC):
 
     def _draw_tasks(self, rows: Rows) -> None:
         if self.propose is not None:
+            if rows.masked:  # a task teacher must know how many tasks are needed: wait for the GPU
+                indices = rows.mask.nonzero().flatten()
+                if not len(indices):
+                    return
+                rows = Rows.of_indices(indices, self.num_envs)
             tasks = self.task_space.check(self.propose(rows.n), "proposed tasks")
             if len(tasks) != rows.n:
                 raise ValueError(f"{rows.n} tasks were asked for, and {len(tasks)} proposed")
@@ -484,17 +490,22 @@ class VecTask(ABC):
             self._term_sums[name] += term
 
     def _log(self, rows: Rows, done: Tensor) -> None:
-        count = done.sum().clamp(min=1)
+        count = done.sum()
 
         def mean(values: Tensor) -> Tensor:
-            return torch.where(done, values, 0).sum() / count
+            return torch.where(done, values, 0).sum() / count.clamp(min=1)
 
-        self.extras["log"] = {
+        log = {
             **{f"reward/{name}": mean(sums) for name, sums in self._term_sums.items()},
             "episode/length": mean(self.progress_buf.to(torch.float32)),
             "episode/success": mean(self.success.to(torch.float32)),
             "episode/diverged": self.num_diverged.clone(),
         }
+        # Under a mask there may be no such episode; zeros would then go into users' averages.
+        self._last_log = {
+            name: torch.where(count > 0, now, self._last_log.get(name, now)) for name, now in log.items()
+        }
+        self.extras["log"] = dict(self._last_log)
 
     def _observe(self, rows: Rows | None) -> None:
         """Compute all views; `rows` are those that just began an episode, None when a step was made."""

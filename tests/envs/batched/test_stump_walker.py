@@ -85,6 +85,17 @@ def test_standing_still_falls_neither_at_once_nor_gets_anywhere():
     assert abs(float(task.x[0])) < 0.2
 
 
+def test_joints_move_through_their_range_in_radians():
+    task = walker([(0.0, 3.0)])
+    torch.testing.assert_close(
+        torch.tensor(task.model.jnt_range[3:5]), torch.tensor([[-2.0, 1.0], [0.0, 2.4]], dtype=torch.float64)
+    )
+    for _ in range(10):
+        task.step(torch.tensor([[0.5, 0.5, -0.5, -0.5]]))
+    # Targets: REST + 0.9 action = 0.1, 1.15, -0.8, 0.25 rad; gravity and the ground pull a little
+    torch.testing.assert_close(task.qpos[0, 3:], torch.tensor([0.1, 1.15, -0.8, 0.25]), atol=0.3, rtol=0)
+
+
 def test_reward_terms_by_hand():
     task = walker([(0.0, 3.0), (0.0, 3.0)])
     qpos = torch.zeros(2, 7)
