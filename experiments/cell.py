@@ -21,6 +21,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
+from tutelage.envs.batched.sb3 import SB3VecTask
 from tutelage.envs.episodes import Episodes
 from tutelage.envs.state import load_state, save_state
 from tutelage.envs.tasks import BoxTasks
@@ -269,6 +270,9 @@ class _Watch(BaseCallback):
             self._logged = self.num_timesteps // self._every
             metrics = self.run.task_teacher.metrics()
             self.run.log.scalars({f"task_teacher/{k}": v for k, v in metrics.items()}, self.num_timesteps)
+            if isinstance(venv := self.run.taught.venv, SB3VecTask):  # reward terms, one by one
+                terms = {f"environment/{k}": v for k, v in venv.take_metrics().items()}
+                self.run.log.scalars(terms, self.num_timesteps)
         return True
 
 

@@ -1,4 +1,4 @@
-"""The command line: `tutelage compare`, `report`, `watch`, `bench`."""
+"""The command line: `tutelage compare`, `report`, `watch`, `views`, `bench`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import tyro
 from tutelage.experiments.bench import BenchConfig
 from tutelage.experiments.compare import CompareConfig
 from tutelage.experiments.report import ReportConfig
+from tutelage.experiments.views import ViewsConfig
 from tutelage.experiments.watch import WatchConfig
 
 Command = (
     Annotated[CompareConfig, tyro.conf.subcommand("compare")]
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[WatchConfig, tyro.conf.subcommand("watch")]
+    | Annotated[ViewsConfig, tyro.conf.subcommand("views")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
 )
 
@@ -27,12 +29,12 @@ def main() -> None:
     command = tyro.cli(
         Command,
         prog="tutelage",
-        description="Reinforcement-learning agents, taught: compare task teachers, report, watch, measure.",
+        description="Reinforcement-learning agents, taught: compare task teachers, report, watch, look, measure.",
     )
     sys.exit(run(command))
 
 
-def run(command: CompareConfig | ReportConfig | WatchConfig | BenchConfig) -> int:
+def run(command: CompareConfig | ReportConfig | WatchConfig | ViewsConfig | BenchConfig) -> int:
     """Dispatch to the subcommand; return the exit status."""
     try:
         if isinstance(command, CompareConfig):
@@ -47,6 +49,10 @@ def run(command: CompareConfig | ReportConfig | WatchConfig | BenchConfig) -> in
             from tutelage.experiments.watch import watch
 
             return watch(command)
+        elif isinstance(command, ViewsConfig):
+            from tutelage.experiments.views import views
+
+            print(views(command))
         else:
             from tutelage.experiments.bench import bench
 

@@ -47,7 +47,7 @@ class ViewsConfig:
     """cpu or cuda."""
 
 
-def run(config: ViewsConfig) -> Path:
+def views(config: ViewsConfig) -> Path:
     """Make the environments, draw the sheet, write it; return the file.
 
     Raises:
@@ -143,4 +143,4 @@ def log_sheet(folder: Path, tag: str, sheet: NDArray[Any], step: int = 0) -> Non
 
 
 if __name__ == "__main__":
-    print(run(tyro.cli(ViewsConfig, prog="tutelage views")))
+    print(views(tyro.cli(ViewsConfig, prog="tutelage views")))

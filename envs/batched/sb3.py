@@ -43,6 +43,8 @@ class SB3VecTask(BatchedTaskVecEnv):
         super().__init__(task.num_envs, space, task.action_space)
         self._seed: int | None = None
         self._actions = torch.zeros(task.num_envs, task.num_actions, device=task.device)
+        self._log_sums: dict[str, float] = {}
+        self._logs = 0
 
     def reset(self) -> Observations:
         """Begin a new episode, of a newly drawn task, everywhere."""
@@ -76,9 +78,24 @@ class SB3VecTask(BatchedTaskVecEnv):
             self._describe(infos, finished, extras)
         return self._observations(obs_dict), rewards.cpu().numpy().copy(), dones, infos
 
+    def take_metrics(self) -> dict[str, float]:
+        """Means since this was last asked: each reward term's sum over an episode, lengths, success.
+
+        Each step in which episodes ended counts alike. ``episode/diverged`` is the number of simulations
+        that have diverged so far.
+        """
+        metrics = {name: total / self._logs for name, total in self._log_sums.items()}
+        self._log_sums, self._logs = {}, 0
+        if metrics:
+            metrics["episode/diverged"] = float(self.vec_task.num_diverged)
+        return metrics
+
     def _describe(
         self, infos: list[dict[str, Any]], finished: NDArray[np.int64], extras: dict[str, Any]
     ) -> None:
+        self._logs += 1
+        for name, value in extras["log"].items():
+            self._log_sums[name] = self._log_sums.get(name, 0.0) + float(value)
         terminal = self._observations(extras["terminal_obs"], finished)
         truncated, success, diverged = (
             extras[name].cpu().numpy()[finished].tolist() for name in ("time_outs", "success", "diverged")

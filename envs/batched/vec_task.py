@@ -1,29 +1,29 @@
 """`VecTask`: the base of batched tasks, with IsaacGymEnvs' contract, task parameters and named views.
 
-The whole of a task is one file that says how its model is built, how an episode starts, what actions do, what
-is seen, what is rewarded and when it ends; stepping, resets, time limits, logging, cameras, task parameters,
-seeds and saving are here.
+What a task says of itself is `tutelage.envs.batched.task_definition.TaskDefinition`; stepping, resets, time
+limits, logging, cameras, task parameters and seeds are here.
 """
 
 from __future__ import annotations
 
 import difflib
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import gymnasium
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.envs.batched.cameras import VISUAL_FIELDS, CameraConfig, Cameras, make_cameras
+from tutelage.envs.batched.episode_log import EpisodeLog
 from tutelage.envs.batched.rows import Rows
 from tutelage.envs.batched.simulator import Backend, make_simulator
 from tutelage.envs.batched.streams import RandomStreams
-from tutelage.envs.state import StateDict, StateError
-from tutelage.envs.tasks import BoxTasks, Tasks
+from tutelage.envs.batched.task_definition import TaskDefinition, check_actions
+from tutelage.envs.batched.task_state import load_task, save_task
+from tutelage.envs.state import StateDict
+from tutelage.envs.tasks import Tasks
 
 if TYPE_CHECKING:
     import mujoco
@@ -35,7 +35,6 @@ Observations = dict[str, Tensor]
 
 CHECK_EVERY = 1000  # steps between checks that wait for a GPU
 VELOCITY_LIMIT = 1e4  # rad/s or m/s beyond which a simulation counts as diverged, though MuJoCo goes on
-MASS_FIELDS = {"body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_armature"}  # decide constants
 
 
 class TaskOptions(TypedDict, total=False):
@@ -54,7 +53,7 @@ class TaskOptions(TypedDict, total=False):
     max_constraints: int
 
 
-class VecTask(ABC):
+class VecTask(TaskDefinition):
     """A batch of environments of one task, as tensors, with the contract of IsaacGymEnvs' ``VecTask``.
 
     ::
@@ -100,18 +99,6 @@ class VecTask(ABC):
             actions, or actions that are not finite (on a GPU that is found within `CHECK_EVERY` steps).
     """
 
-    # What a task says of itself.
-    task_space: BoxTasks
-    num_actions: int
-    decimation: int = 4
-    max_episode_length: int = 200
-    model_fields: tuple[str, ...] = ()
-    default_obs_view: ClassVar[str] = "policy"
-    default_states_view: ClassVar[str] = "privileged"
-    default_camera: ClassVar[str] = "front"
-    default_max_contacts: ClassVar[int] = 24
-    default_max_constraints: ClassVar[int] = 96
-
     num_agents = 1
     clip_actions = 1.0
 
@@ -150,7 +137,7 @@ class VecTask(ABC):
         self.streams = RandomStreams(num_envs, seed, self.device)
         self._low = torch.as_tensor(self.task_space.low, device=self.device)
         self._range = torch.as_tensor(self.task_space.high - self.task_space.low, device=self.device)
-        self._buffers: dict[str, Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}
 
         self.tasks = self.new_buffer("tasks", self.task_space.dim, dtype=torch.float64)
         self.actions = self.new_buffer("actions", self.num_actions)
@@ -164,8 +151,7 @@ class VecTask(ABC):
         self.diverged = self.timeout_buf.clone()
         self.num_diverged = torch.zeros((), dtype=torch.int64, device=self.device)
         self.extras: dict[str, Any] = {}
-        self._term_sums: dict[str, Tensor] = {}
-        self._last_log: dict[str, Tensor] = {}
+        self.log = EpisodeLog(num_envs, self.device)
         self._bad_actions = torch.zeros((), dtype=torch.bool, device=self.device)
         self._steps = 0
         self._everyone = Rows.all(num_envs, self.device)
@@ -188,48 +174,6 @@ class VecTask(ABC):
         self.state_space = _box(self.num_states, np.inf)
         self.action_space = _box(self.num_actions, self.clip_actions)
         self._observe(self._everyone)
-
-    # --- what a task defines ---------------------------------------------------------------------------
-
-    @abstractmethod
-    def build_spec(self) -> mujoco.MjSpec:
-        """Build the model; called once, before anything else exists."""
-
-    def setup(self) -> None:
-        """Look up ids and make buffers (`new_buffer`); called once, when the simulator exists."""
-
-    @abstractmethod
-    def start_episodes(self, rows: Rows) -> None:
-        """Write the first state of new episodes, of the tasks ``rows.take(self.tasks)``.
-
-        The simulator has been reset in these rows; `forward` follows. Random numbers come from
-        ``self.streams``, so that an episode depends on its task and seed alone.
-        """
-
-    @abstractmethod
-    def pre_physics_step(self, actions: Tensor) -> None:
-        """Turn actions, ``(num_envs, num_actions)`` in [-1, 1], into controls, and write them."""
-
-    def post_physics_step(self) -> None:
-        """Compute what rewards, views and ends share; called whenever the simulator has changed.
-
-        That can be twice in a step, so it computes from the present state and counts nothing.
-        """
-
-    @abstractmethod
-    def compute_outcomes(self) -> tuple[Tensor, Tensor]:
-        """Which episodes fail or are complete now, and which have success so far; bool ``(num_envs,)`` each.
-
-        The first ends episodes; the second counts at the end, whatever the reason for it.
-        """
-
-    @abstractmethod
-    def compute_rewards(self) -> dict[str, Tensor]:
-        """Terms of the reward, weighted, ``(num_envs,)`` each; their sum is the reward."""
-
-    @abstractmethod
-    def compute_views(self) -> dict[str, Tensor]:
-        """Named views, float32 ``(num_envs, size)`` each; at least `obs_view` and `states_view`."""
 
     # --- what users call -------------------------------------------------------------------------------
 
@@ -293,7 +237,9 @@ class VecTask(ABC):
         Returns:
             Observations, rewards (float32), ends (int64), and extras: all of `num_envs`.
         """
-        self._check_actions(actions)
+        finite = check_actions(actions, self.actions)
+        if self.device.type == "cuda":
+            self._bad_actions |= ~finite
         self.actions.copy_(actions).clamp_(-self.clip_actions, self.clip_actions)
         self.pre_physics_step(self.actions)
         self.sim.step(self.decimation)
@@ -308,13 +254,16 @@ class VecTask(ABC):
         done = self.terminated | self.truncated
         self.success = succeeding & done & ~self.diverged
         self.reset_buf.copy_(done)
-        self._reward()
+        self.rew_buf = self.log.add(self.compute_rewards(), ~self.diverged)
         self.extras = {"time_outs": self.timeout_buf, "success": self.success, "diverged": self.diverged}
         rows = self._rows_of(done)
         if rows is None:
             self._observe(None)
         else:
-            self._log(rows, done)
+            self.extras["log"] = {
+                **self.log.means(done, self.progress_buf, self.success),
+                "episode/diverged": self.num_diverged.clone(),
+            }
             self._observe(None)
             self.extras["terminal_obs"] = self._clone_views()
             self.extras["ended_tasks"] = self.tasks.clone()
@@ -368,35 +317,11 @@ class VecTask(ABC):
         """Free the simulator."""
         self.sim.close()
 
-    # --- what tasks use --------------------------------------------------------------------------------
-
-    def new_buffer(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Make a ``(num_envs, *shape)`` tensor of zeros that is part of the saved state."""
-        self._buffers[name] = torch.zeros(self.num_envs, *shape, dtype=dtype, device=self.device)
-        return self._buffers[name]
-
-    def parameter(self, name: str) -> Tensor:
-        """A task parameter of all environments, float32, shape ``(num_envs,)``.
-
-        Raises:
-            ValueError: when the task space has no such parameter.
-        """
-        return self.tasks[:, self.task_space.names.index(name)].to(torch.float32)
-
     # --- saving ----------------------------------------------------------------------------------------
 
     def state_dict(self) -> StateDict:
         """Running episodes, by value: physics, model fields, buffers, random streams."""
-        return {
-            "physics": self.sim.save().cpu().numpy(),
-            "model": {name: self.sim.read_model(name).cpu().numpy().copy() for name in self.sim.model_fields},
-            "buffers": {name: buffer.cpu().numpy().copy() for name, buffer in self._buffers.items()},
-            "keys": self.streams.keys.cpu().numpy().copy(),
-            "positions": self.streams.positions.cpu().numpy().copy(),
-            "term_sums": {name: sums.cpu().numpy().copy() for name, sums in self._term_sums.items()},
-            "noisy_views": {name: self.views[name].cpu().numpy().copy() for name in self.view_noise},
-            "num_diverged": int(self.num_diverged),
-        }
+        return save_task(self)
 
     def load_state_dict(self, state: StateDict) -> None:
         """Continue the episodes of a `state_dict`.
@@ -404,42 +329,15 @@ class VecTask(ABC):
         Raises:
             StateError: when it is of another task or number of environments.
         """
-        if set(state["buffers"]) != set(self._buffers) or len(state["keys"]) != self.num_envs:
-            raise StateError(
-                f"the state is of {len(state['keys'])} environments of another kind; expected "
-                f"{self.num_envs} of {type(self).__name__}"
-            )
-        if set(state["noisy_views"]) != set(self.view_noise):
-            raise StateError(
-                f"the state has noise on the views {sorted(state['noisy_views'])}, these environments on "
-                f"{sorted(self.view_noise)}; make them with the same view_noise"
-            )
-        for name, values in state["model"].items():
-            self.sim.write_model(name, self._tensor(values))
-        if MASS_FIELDS & set(state["model"]):
-            self.sim.set_constants()
-        for name, values in state["buffers"].items():
-            self._buffers[name].copy_(self._tensor(values))
-        self._term_sums = {name: self._tensor(sums) for name, sums in state["term_sums"].items()}
-        self.num_diverged.fill_(state["num_diverged"])
+        load_task(self, state)
         self.diverged = torch.zeros_like(self.diverged)
-        try:
-            self.sim.restore(self._tensor(state["physics"]))
-        except ValueError as error:
-            raise StateError(f"the state is of another model: {error}") from None
-        self.sim.take_diverged()
         self.post_physics_step()
-        self._observe(None)
-        # After observing, which draws noise: that of the saved observations has been drawn already.
-        self.views.update({name: self._tensor(view) for name, view in state["noisy_views"].items()})
-        self._publish()
-        self.streams.keys.copy_(self._tensor(state["keys"]))
-        self.streams.positions.copy_(self._tensor(state["positions"]))
+        self.views = self.compute_views()
+        for name, view in state["noisy_views"].items():  # noise that has been drawn is not drawn again
+            self.views[name] = torch.from_numpy(view).to(self.device)
+        self._publish(None)
 
     # --- inner works -----------------------------------------------------------------------------------
-
-    def _tensor(self, values: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.array(values)).to(self.device)
 
     def _rows_of(self, done: Tensor) -> Rows | None:
         """The finished environments; on a GPU by mask, without waiting for it to tell if there are any."""
@@ -467,8 +365,7 @@ class VecTask(ABC):
         self.sim.reset(rows)
         rows.put(self.progress_buf, 0)
         rows.put(self.actions, 0.0)
-        for sums in self._term_sums.values():
-            rows.put(sums, 0.0)
+        self.log.clear(rows)
         if self.visuals is not None:
             self.visuals.apply(self.sim, self.streams, rows)
         self.start_episodes(rows)
@@ -479,33 +376,6 @@ class VecTask(ABC):
         fast = self.sim.read("qvel").abs().amax(1) > VELOCITY_LIMIT
         self.diverged = self.sim.take_diverged() | fast
         self.num_diverged += self.diverged.sum()
-
-    def _reward(self) -> None:
-        self.rew_buf.zero_()
-        for name, term in self.compute_rewards().items():
-            term = torch.where(self.diverged, 0.0, term)
-            self.rew_buf += term
-            if name not in self._term_sums:
-                self._term_sums[name] = torch.zeros(self.num_envs, device=self.device)
-            self._term_sums[name] += term
-
-    def _log(self, rows: Rows, done: Tensor) -> None:
-        count = done.sum()
-
-        def mean(values: Tensor) -> Tensor:
-            return torch.where(done, values, 0).sum() / count.clamp(min=1)
-
-        log = {
-            **{f"reward/{name}": mean(sums) for name, sums in self._term_sums.items()},
-            "episode/length": mean(self.progress_buf.to(torch.float32)),
-            "episode/success": mean(self.success.to(torch.float32)),
-            "episode/diverged": self.num_diverged.clone(),
-        }
-        # Under a mask there may be no such episode; zeros would then go into users' averages.
-        self._last_log = {
-            name: torch.where(count > 0, now, self._last_log.get(name, now)) for name, now in log.items()
-        }
-        self.extras["log"] = dict(self._last_log)
 
     def _observe(self, rows: Rows | None) -> None:
         """Compute all views; `rows` are those that just began an episode, None when a step was made."""
@@ -519,11 +389,12 @@ class VecTask(ABC):
                 view = before[name].clone() if rows else view.clone()
                 which.put(view, noisy)
             self.views[name] = torch.where(self.diverged[:, None], 0.0, view) if rows is None else view
+        self._publish(rows)
+
+    def _publish(self, rows: Rows | None) -> None:
+        """Take the pictures of at least `rows`, and hand out all views."""
         if self.cameras is not None:
             self.views.update(self.cameras.render(rows))
-        self._publish()
-
-    def _publish(self) -> None:
         self.obs_buf, self.states_buf = self.views[self.obs_view], self.views[self.states_view]
         self.obs_dict: Observations = {"obs": self.obs_buf, "states": self.states_buf, **self.views}
 
@@ -534,23 +405,6 @@ class VecTask(ABC):
         if name not in self.views:
             raise ValueError(f"{type(self).__name__} has no view {name!r} (known: {', '.join(self.views)})")
         return name
-
-    def _check_actions(self, actions: Tensor) -> None:
-        shape = (self.num_envs, self.num_actions)
-        if not isinstance(actions, Tensor):
-            raise ValueError(f"actions are {type(actions).__name__}, not a torch tensor")
-        if actions.shape != shape:
-            raise ValueError(f"actions have shape {tuple(actions.shape)}, not {shape}")
-        if not actions.dtype.is_floating_point:
-            raise ValueError(f"actions are {actions.dtype}, not floating-point numbers in [-1, 1]")
-        if actions.device.type != self.device.type:
-            raise ValueError(f"actions are on {actions.device}, the environments on {self.device}")
-        finite = torch.isfinite(actions).all()
-        if self.device.type == "cuda":
-            self._bad_actions |= ~finite
-        elif not finite:
-            row = int((~torch.isfinite(actions)).any(1).nonzero()[0])
-            raise ValueError(f"action of environment {row} is not finite: {actions[row].tolist()}")
 
 
 def _box(size: int, bound: float) -> gymnasium.spaces.Box:

@@ -92,7 +92,7 @@ def test_views_command(tmp_path):
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     from tutelage.experiments.event_log import event_files
-    from tutelage.experiments.views import ViewsConfig, run
+    from tutelage.experiments.views import ViewsConfig, views
 
     config = ViewsConfig(
         "reach",
@@ -104,7 +104,7 @@ def test_views_command(tmp_path):
         scale=1,
         tensorboard=tmp_path / "log",
     )
-    made = np.asarray(Image.open(run(config)))
+    made = np.asarray(Image.open(views(config)))
     assert made.shape == (4 + 2 * (16 + 4 + LABEL_SIZE + MARGIN), 4 + 3 * (16 + 4), 3)
     values = [
         value
@@ -128,8 +128,8 @@ def test_views_command(tmp_path):
     ],
 )
 def test_views_refuses(tmp_path, options, message):
-    from tutelage.experiments.views import ViewsConfig, run
+    from tutelage.experiments.views import ViewsConfig, views
 
     with pytest.raises(ValueError, match=message):
-        run(ViewsConfig(**{"task": "reach", "out": tmp_path / "views.png", **options}))
+        views(ViewsConfig(**{"task": "reach", "out": tmp_path / "views.png", **options}))
     assert not (tmp_path / "views.png").exists()

@@ -1,0 +1,64 @@
+"""What a batch of episodes earned, term by term, and the means of those that ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from tutelage.envs.batched.rows import Rows
+
+
+class EpisodeLog:
+    """Sums of each reward term over each running episode.
+
+    Args:
+        num_envs: environments.
+        device: where the sums live.
+
+    Attributes:
+        sums: term -> float32, shape ``(num_envs,)``; terms are there once they have been added.
+    """
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self._zeros = torch.zeros(num_envs, device=device)
+        self.sums: dict[str, Tensor] = {}
+        self._last: dict[str, Tensor] = {}
+
+    def add(self, terms: Mapping[str, Tensor], valid: Tensor) -> Tensor:
+        """Add a step's terms, 0 where not `valid`; return their sum, the reward, ``(num_envs,)``."""
+        reward = self._zeros.clone()
+        for name, term in terms.items():
+            term = torch.where(valid, term, 0.0)
+            reward += term
+            if name not in self.sums:
+                self.sums[name] = self._zeros.clone()
+            self.sums[name] += term
+        return reward
+
+    def clear(self, rows: Rows) -> None:
+        """Begin new episodes in these environments."""
+        for sums in self.sums.values():
+            rows.put(sums, 0.0)
+
+    def means(self, done: Tensor, lengths: Tensor, success: Tensor) -> dict[str, Tensor]:
+        """Means over the episodes that ended, scalars: each term's sum, length, success.
+
+        Where `done` is all False, as it may be under a mask, these are the last ones: zeros would go into
+        users' averages.
+        """
+        count = done.sum()
+
+        def mean(values: Tensor) -> Tensor:
+            return torch.where(done, values, 0).sum() / count.clamp(min=1)
+
+        now = {
+            **{f"reward/{name}": mean(sums) for name, sums in self.sums.items()},
+            "episode/length": mean(lengths.to(torch.float32)),
+            "episode/success": mean(success.to(torch.float32)),
+        }
+        self._last = {
+            name: torch.where(count > 0, value, self._last.get(name, value)) for name, value in now.items()
+        }
+        return dict(self._last)
