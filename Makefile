@@ -29,10 +29,10 @@ check: setup  ## Linter, formatter, type checker, doctests
 	$(BIN)/pytest --doctest-modules envs teachers students experiments
 
 test: setup  ## Run the tests that fit a laptop (minutes)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m 'not slow and not gpu'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m 'not slow and not gpu'
 
 test-slow: setup  ## Run the long tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m slow
 
 build: setup  ## Build wheel and sdist; install each in isolation and smoke-test it
 	rm -rf build dist

@@ -6,6 +6,8 @@ gets by with small networks.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tutelage.students.config import StudentConfig, algorithm_class
 
 _PPO = {
@@ -23,6 +25,16 @@ _OFF_POLICY = {
     "train_freq": 4,  # steps of all environments
     "gradient_steps": 6,
     "policy_kwargs": {"net_arch": [256, 256]},
+}
+
+# For batched MuJoCo tasks: short roll-outs of many environments.
+_BATCHED: dict[str, Any] = {
+    "n_steps": 32,
+    "batch_size": 2048,
+    "n_epochs": 5,
+    "learning_rate": 1e-3,
+    "gamma": 0.99,
+    "policy_kwargs": {"net_arch": [128, 128], "activation_fn": "ELU", "log_std_init": -0.5},
 }
 
 _ANY: dict[str, StudentConfig] = {
@@ -74,6 +86,20 @@ _PRESETS: dict[tuple[str, str], StudentConfig] = {
             "learning_rate": 2e-3,
             "policy_kwargs": {"net_arch": [64, 64], "activation_fn": "Tanh", "log_std_init": -1.0},
         },
+        normalize_observations=True,
+        normalize_rewards=True,
+    ),
+    ("reach", "ppo"): StudentConfig(
+        "ppo",
+        n_envs=128,
+        kwargs={**_BATCHED, "batch_size": 1024},
+        normalize_observations=True,
+        normalize_rewards=True,
+    ),
+    ("push-cube", "ppo"): StudentConfig(
+        "ppo",
+        n_envs=256,
+        kwargs={**_BATCHED, "policy_kwargs": {**_BATCHED["policy_kwargs"], "log_std_init": 0.0}},
         normalize_observations=True,
         normalize_rewards=True,
     ),

@@ -128,9 +128,10 @@ class LiftObject(VecTask):
         spec.compiler.degree = False
         spec.option.timestep = 0.01
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-        # Grasps slip where friction is not solved to the end: 10 iterations with impratio 5 drop a quarter.
-        spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-        spec.option.iterations, spec.option.ls_iterations = 20, 20
+        spec.option.iterations, spec.option.ls_iterations = 10, 20
+        # Askew by 1 / 50,000: where a cylinder stands upright to the last bit, MuJoCo 4.0 loses the direction
+        # of its lean in rounding, finds contacts with the plane in wrong places, and throws it over.
+        spec.option.gravity = [2e-4, 0, -9.81]
         world = spec.worldbody
         world.add_light(pos=[0.3, -0.4, 1.2], dir=[-0.25, 0.3, -1], castshadow=False)
         world.add_camera(name="front", pos=[0.55, 0, 0.38], xyaxes=[0, 1, 0, -0.407, 0, 0.913], fovy=32)
@@ -147,7 +148,7 @@ class LiftObject(VecTask):
         thing = world.add_body(name="object", pos=[0, 0, 0.05], simple=False)
         thing.add_freejoint(name="object")
         thing.explicitinertial = True
-        thing.mass, thing.inertia = 0.1, [1e-4, 1e-4, 1e-4]
+        thing.mass, thing.inertia, thing.ipos = 0.1, [1e-4, 1e-4, 1e-4], [0, 0, 0]  # ipos defaults to pos
         for i, slot in enumerate(SLOTS):
             thing.add_geom(
                 name=f"part{i}",
@@ -164,11 +165,7 @@ class LiftObject(VecTask):
         """Palm and fingers, weightless (gravity compensation); the body's origin is the place that grasps."""
         wrist = spec.worldbody.add_body(name="wrist", gravcomp=1)
         wrist.add_camera(name="wrist", pos=[0.11, 0, 0.09], xyaxes=[0, 1, 0, -0.82, 0, 0.57], fovy=74)
-        touching = {
-            "type": mujoco.mjtGeom.mjGEOM_BOX,
-            "contype": TOUCHES_GRIPPER,
-            "conaffinity": 0,
-        }
+        touching = {"type": mujoco.mjtGeom.mjGEOM_BOX, "contype": TOUCHES_GRIPPER, "conaffinity": 0}
         wrist.add_geom(
             name="palm",
             size=[0.02, 0.065, 0.015],

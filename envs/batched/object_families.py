@@ -6,8 +6,8 @@ family does not use is a speck inside its first part, where nothing touches or s
 
 An object is a family, a scale in metres (about half the width that a gripper has to span) and an aspect in
 [0, 1] (from the stout to the slender object of the family). All lengths are ``scale * (base + aspect *
-stretch)``. Parts touch without overlap, are equally dense, and lie symmetrically about one horizontal plane or about
-one vertical axis, so one principal axis of inertia is vertical and the others follow in closed form.
+stretch)``. Parts touch without overlap, are equally dense, and lie symmetrically about one horizontal plane
+or about one vertical axis, so one principal axis of inertia is vertical and the others follow in closed form.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ FAMILIES: dict[str, Family] = {
     "dumbbell": Family(
         (
             Part(3, (0.5, 1.4, 0), stretch=(0, 0.6, 0), lying=True),
-            Part(4, (1.0, 0.01, 0), (2.27, 0, 0), shift=(0.6, 0, 0)),
-            Part(5, (1.0, 0.01, 0), (-2.27, 0, 0), shift=(-0.6, 0, 0)),
+            Part(4, (1.0, 0.01, 0), (2.27, 0, 0), shift=(0.6, 0, 0), lying=True),
+            Part(5, (1.0, 0.01, 0), (-2.27, 0, 0), shift=(-0.6, 0, 0), lying=True),
         ),
         _NONE,
         0.5,

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-JOINTS = ("yaw", "shoulder", "elbow", "wrist")
 JOINT_LOW, JOINT_HIGH = (-1.8, -0.8, 0.0, -0.6), (1.8, 1.6, 2.7, 2.6)  # rad
 BASE_X = -0.35  # m, on the table
 SHOULDER_HEIGHT = 0.12  # m above the table
@@ -32,7 +31,7 @@ def make_scene() -> mujoco.MjSpec:
     fingertip alone. Its site ``tip`` is the fingertip's centre, its camera ``wrist`` looks along the hand.
     """
     spec = mujoco.MjSpec()
-    spec.compiler.degree = False
+    spec.compiler.degree = False  # joint ranges are in radians
     spec.option.timestep = 0.01
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.iterations, spec.option.ls_iterations = 10, 20

