@@ -20,8 +20,8 @@ class BenchConfig:
 
     what: Annotated[Literal["teachers", "loop", "envs", "sim", "render"], tyro.conf.Positional]
     """Which benchmark."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Of sim and render: all CPU cores, or an NVIDIA GPU."""
+    device: Literal["cpu", "cuda", "warp-cpu"] = "cpu"
+    """Of sim and render: all CPU cores, an NVIDIA GPU, or the GPU's code on the CPU (slow: a check)."""
     json: bool = False
     """Print one JSON object a line instead of a table."""
     quick: bool = False

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tutelage.envs.batched.vec_task import VecTask
 
 GPU_SIZES = (256, 1024, 4096, 16_384)
+WARP_CPU_SIZES = (16, 64)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def bench_render(
     """Measure images and environment steps with images.
 
     Args:
-        device: ``cpu``; or ``cuda``, where `num_envs` is ignored and each of `GPU_SIZES` is run.
+        device: ``cpu``; or ``cuda``, where `num_envs` is ignored and each of `GPU_SIZES` is run; or
+            ``warp-cpu``, the GPU's code on the CPU with `WARP_CPU_SIZES`, to see that it works.
         num_envs: environments at once.
         runs: repetitions; medians are reported.
         threads: of the CPU; 0: all that this process may use.
@@ -73,8 +75,8 @@ def bench_render(
         take together.
     """
     for case in cases:
-        if device == "cuda":
-            for size in GPU_SIZES:
+        if device != "cpu":
+            for size in GPU_SIZES if device == "cuda" else WARP_CPU_SIZES:
                 yield from measure_render(case, size, device=device, runs=runs)
         else:
             yield from measure_render(case, num_envs, runs=runs, threads=threads)
@@ -91,7 +93,7 @@ def measure_render(
     Args:
         case: what to measure.
         num_envs: environments at once.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` or ``warp-cpu``.
         runs: repetitions.
         threads: of the CPU; 0: all.
         steps: renderings or environment steps in a repetition.
@@ -102,7 +104,14 @@ def measure_render(
     on_gpu = device == "cuda"
     free = torch.cuda.mem_get_info()[0] if on_gpu else 0
     camera = CameraConfig("front", case.size, case.size, case.modalities)
-    task = make_vec_task(case.task, num_envs, device=device, cameras=[camera], threads=threads)
+    task = make_vec_task(
+        case.task,
+        num_envs,
+        device="cuda" if on_gpu else "cpu",
+        backend="batch" if device == "cpu" else "warp",
+        cameras=[camera],
+        threads=threads,
+    )
     actions = _random_actions(task, steps)
     rates = []
     task.step(actions[0])
@@ -116,7 +125,7 @@ def measure_render(
     used = free - torch.cuda.mem_get_info()[0] if on_gpu else 0
     task.close()
 
-    name = f"{case.name}-{num_envs}" if on_gpu else case.name
+    name = case.name if device == "cpu" else f"{case.name}-{device}-{num_envs}"
     metric, unit = ("env_steps_per_s", "steps/s") if case.whole_steps else ("images_per_s", "images/s")
     note = f"{runs} runs from {min(rates):,.0f} to {max(rates):,.0f}; {num_envs} environments"
     if threads:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TASKS = ("stump-walker", "reach")
 GYMNASIUM_ENVS = 8  # at once in Gymnasium's vector environments
 GPU_SIZES = (256, 1024, 4096, 16_384)
+WARP_CPU_SIZES = (16, 64)
 
 
 def bench_sim(
@@ -29,6 +30,7 @@ def bench_sim(
 
     Args:
         device: ``cpu``: all cores this process may use. ``cuda``: `num_envs` is ignored, `GPU_SIZES` are run.
+            ``warp-cpu``: the GPU's code on the CPU, `WARP_CPU_SIZES`, to see that it works.
         num_envs: environments at once.
         runs: repetitions.
         steps: environment steps of a repetition.
@@ -39,8 +41,8 @@ def bench_sim(
         beside ``mujoco.batch`` called directly. Then Gymnasium's models beside Gymnasium, with `ratio`. On a
         GPU: speed and memory by number of environments.
     """
-    if device == "cuda":
-        yield from _on_gpu(runs, steps)
+    if device != "cpu":
+        yield from _on_warp("cuda" if device == "cuda" else "cpu", runs, steps)
         return
     for name in TASKS:
         yield from _beside_physics(name, num_envs, runs, steps)
@@ -158,13 +160,14 @@ def _beside_gymnasium(name: str, num_envs: int, runs: int, steps: int) -> Iterat
             )
 
 
-def _on_gpu(runs: int, steps: int) -> Iterator[Measurement]:
+def _on_warp(device: str, runs: int, steps: int) -> Iterator[Measurement]:
     from tutelage.envs.batched.catalogue import make_vec_task
 
+    on_gpu = device == "cuda"
     for name in TASKS:
-        for num_envs in GPU_SIZES:
-            free = torch.cuda.mem_get_info()[0]
-            task = make_vec_task(name, num_envs, device="cuda")
+        for num_envs in GPU_SIZES if on_gpu else WARP_CPU_SIZES:
+            free = torch.cuda.mem_get_info()[0] if on_gpu else 0
+            task = make_vec_task(name, num_envs, device=device, backend="warp")
             actions = _random_actions(task, steps)
             rates: dict[str, list[float]] = {"whole": [], "physics": []}
             for _ in range(runs):
@@ -172,11 +175,12 @@ def _on_gpu(runs: int, steps: int) -> Iterator[Measurement]:
                 rates["whole"].append(num_envs * _rate(partial(_step, task, actions), steps))
                 rates["physics"].append(num_envs * _rate(partial(_physics, task), steps))
             task.check()
-            case = f"{name}-{num_envs}"
+            case = f"{name}-{device if on_gpu else 'warp-cpu'}-{num_envs}"
             yield Measurement(case, "env_steps_per_s", statistics.median(rates["whole"]), "steps/s")
             yield Measurement(case, "relative_to_physics", _ratio(rates["whole"], rates["physics"]), "")
-            used = (free - torch.cuda.mem_get_info()[0]) / num_envs
-            yield Measurement(case, "memory_per_env", used / 1024, "KiB")
+            if on_gpu:
+                used = (free - torch.cuda.mem_get_info()[0]) / num_envs
+                yield Measurement(case, "memory_per_env", used / 1024, "KiB")
             task.close()
 
 

@@ -85,6 +85,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "VEC_TASKS",
     "BallBalance",
     "CameraConfig",
     "GymnasiumVecTask",
@@ -105,7 +106,6 @@ __all__ = [
     "SingleVecTask",
     "SkrlVecTask",
     "StumpWalker",
-    "VEC_TASKS",
     "VecTask",
     "VisualRandomization",
     "Walker2d",

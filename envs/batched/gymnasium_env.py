@@ -41,6 +41,7 @@ class GymnasiumVecTask(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     def __init__(self, task: VecTask, views: Sequence[str] | None = None) -> None:
         self.vec_task = task
         task.auto_reset = True
+        task.terminal_images = True
         self.task_space = task.task_space
         self.num_envs = task.num_envs
         self.view_names = None if views is None else tuple(views)

@@ -58,7 +58,7 @@ class LiftObject(VecTask):
     Actions (5, in [-1, 1]): what to add to the targets of x, y, z (0.02 m), yaw (0.2 rad) and of both fingers
     (0.012 m each; positive opens).
 
-    Views:
+    Views, all scaled to about 1:
 
     - ``policy`` (17): joint positions (6) and velocities (6), targets less positions (5, one finger).
     - ``privileged`` (58, the default): ``policy``; from the gripper to the place to grasp, in the world (3);
@@ -134,7 +134,7 @@ class LiftObject(VecTask):
         spec.option.gravity = [2e-4, 0, -9.81]
         world = spec.worldbody
         world.add_light(pos=[0.3, -0.4, 1.2], dir=[-0.25, 0.3, -1], castshadow=False)
-        world.add_camera(name="front", pos=[0.55, 0, 0.38], xyaxes=[0, 1, 0, -0.407, 0, 0.913], fovy=32)
+        world.add_camera(name="front", pos=[0.55, 0, 0.38], xyaxes=[0, 1, 0, -0.438, 0, 0.899], fovy=33)
         world.add_geom(
             name="table",
             type=mujoco.mjtGeom.mjGEOM_PLANE,
@@ -202,6 +202,7 @@ class LiftObject(VecTask):
         """Ids, constants and buffers."""
         self._maker = ObjectMaker(self.device)
         self._known = torch.tensor(self._family_indices, device=self.device)
+        self._labels = torch.eye(len(FAMILIES), device=self.device)
         first = self.model.geom("part0").id
         self._parts = slice(first, first + len(SLOTS))
         self._object = self.model.body("object").id
@@ -330,8 +331,8 @@ class LiftObject(VecTask):
             ],
             1,
         )
-        kind = torch.nn.functional.one_hot(self.family, len(FAMILIES)).to(torch.float32)
-        return {"policy": hand, "privileged": privileged, "labelled": torch.cat([privileged, kind], 1)}
+        labelled = torch.cat([privileged, self._labels[self.family]], 1)
+        return {"policy": hand, "privileged": privileged, "labelled": labelled}
 
 
 def _add_servo(

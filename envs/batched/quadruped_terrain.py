@@ -43,12 +43,12 @@ class QuadrupedTerrain(VecTask):
     =============== ============ =====================================================================
     ``roughness``   [0, 0.06]    m; each cell is raised by a random height between 0 and this
     ``step_height`` [0, 0.12]    m; twice four stairs up and down again, each 0.3 m deep
-    ``slope``       [0, 25]      degrees uphill; gravity is tilted, not the ground
+    ``slope``       [0, 20]      degrees uphill; gravity is tilted, not the ground
     ``friction``    [0.5, 1.25]  coefficient of the feet
     ``command_vx``  [0.3, 0.8]   m/s; the commanded forward speed
     =============== ============ =====================================================================
 
-    Not every task can be done: a slope of 25 degrees with slippery feet and high stairs cannot.
+    Not every task can be done: a slope of 20 degrees with slippery feet and high stairs cannot.
 
     Actions (12): for each leg (front left, front right, rear left, rear right) offsets of abduction, hip and
     knee from the stance, in units of 0.4, 0.8 and 0.9 rad, as targets of servos (35 Nm/rad, at most 25 Nm),
@@ -85,7 +85,7 @@ class QuadrupedTerrain(VecTask):
         {
             "roughness": (0.0, 0.06),
             "step_height": (0.0, 0.12),
-            "slope": (0.0, 25.0),
+            "slope": (0.0, 20.0),
             "friction": (0.5, 1.25),
             "command_vx": (0.3, 0.8),
         }

@@ -35,6 +35,7 @@ class SB3VecTask(BatchedTaskVecEnv):
 
     def __init__(self, task: VecTask, views: Sequence[str] | None = None) -> None:
         self.vec_task = task
+        task.terminal_images = True
         self.task_space = task.task_space
         self.view_names = None if views is None else tuple(views)
         space: gymnasium.Space[Any] = task.observation_space

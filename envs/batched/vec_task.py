@@ -80,6 +80,8 @@ class VecTask(TaskDefinition):
       and gives reward 0 and observations 0 in its last step.
     - *Reward terms* are logged apart: ``extras["log"]`` has, for the episodes that ended, the mean of each
       term's sum, their mean length and success rate (tensors: nothing waits for a GPU).
+    - *Images* of terminal observations cost a second rendering in every step of a GPU; set
+      `terminal_images` to have them in ``extras["terminal_obs"]`` there too, as on the CPU.
 
     Args:
         num_envs: environments.
@@ -120,6 +122,7 @@ class VecTask(TaskDefinition):
     ) -> None:
         self.num_envs = num_envs
         self.auto_reset = True
+        self.terminal_images = False
         self.propose: Callable[[int], Tasks] | None = None
         visual_fields = VISUAL_FIELDS if visuals is not None else ()
         self.sim = make_simulator(
@@ -264,7 +267,8 @@ class VecTask(TaskDefinition):
                 **self.log.means(done, self.progress_buf, self.success),
                 "episode/diverged": self.num_diverged.clone(),
             }
-            self._observe(None)
+            # Under a mask pictures would be taken twice in every step, whether an episode ends or not.
+            self._observe(None, pictures=self.terminal_images or not rows.masked or not self.auto_reset)
             self.extras["terminal_obs"] = self._clone_views()
             self.extras["ended_tasks"] = self.tasks.clone()
             if self.auto_reset:
@@ -377,7 +381,7 @@ class VecTask(TaskDefinition):
         self.diverged = self.sim.take_diverged() | fast
         self.num_diverged += self.diverged.sum()
 
-    def _observe(self, rows: Rows | None) -> None:
+    def _observe(self, rows: Rows | None, pictures: bool = True) -> None:
         """Compute all views; `rows` are those that just began an episode, None when a step was made."""
         before, self.views = self.views, self.compute_views()
         for name, view in self.views.items():
@@ -389,11 +393,11 @@ class VecTask(TaskDefinition):
                 view = before[name].clone() if rows else view.clone()
                 which.put(view, noisy)
             self.views[name] = torch.where(self.diverged[:, None], 0.0, view) if rows is None else view
-        self._publish(rows)
+        self._publish(rows, pictures)
 
-    def _publish(self, rows: Rows | None) -> None:
+    def _publish(self, rows: Rows | None, pictures: bool = True) -> None:
         """Take the pictures of at least `rows`, and hand out all views."""
-        if self.cameras is not None:
+        if self.cameras is not None and pictures:
             self.views.update(self.cameras.render(rows))
         self.obs_buf, self.states_buf = self.views[self.obs_view], self.views[self.states_view]
         self.obs_dict: Observations = {"obs": self.obs_buf, "states": self.states_buf, **self.views}

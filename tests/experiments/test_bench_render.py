@@ -36,14 +36,22 @@ def test_rates_by_hand(monkeypatch):
     assert "from 5 to 20" in found.note
 
 
+@pytest.mark.xdist_group("warp")
+def test_the_gpus_code_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(module, "WARP_CPU_SIZES", (2,))
+    (found,) = bench_render("warp-cpu", runs=1, cases=(RenderCase("reach", ("depth",), size=8),))
+    assert (found.case, found.metric) == ("reach-depth-8-warp-cpu-2", "images_per_s")
+    assert found.value > 0
+
+
 @pytest.mark.gpu
 def test_gpu_sizes_and_memory(monkeypatch):
     monkeypatch.setattr(module, "GPU_SIZES", (16, 32))
     found = list(bench_render("cuda", runs=1, cases=(RenderCase("reach"),)))
     assert [(m.case, m.metric) for m in found] == [
-        ("reach-rgb-64-16", "images_per_s"),
-        ("reach-rgb-64-16", "memory_per_env"),
-        ("reach-rgb-64-32", "images_per_s"),
-        ("reach-rgb-64-32", "memory_per_env"),
+        ("reach-rgb-64-cuda-16", "images_per_s"),
+        ("reach-rgb-64-cuda-16", "memory_per_env"),
+        ("reach-rgb-64-cuda-32", "images_per_s"),
+        ("reach-rgb-64-cuda-32", "memory_per_env"),
     ]
     assert all(m.value > 0 for m in found)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tutelage.envs.batched.ball_balance import BallBalance
+from tutelage.envs.batched.rows import Rows
 
 GRAVITY = 9.81
 EVERYTHING = {"target_x": 0.0, "target_y": 0.0, "ball_x": 0.0, "ball_y": 0.0, "speed": 0.0,
@@ -209,3 +210,18 @@ def test_an_episode_depends_on_its_task_and_seed_alone() -> None:
         alone.step(towards_target(alone))
         among.step(towards_target(among))
     assert torch.equal(alone.obs_buf[0], among.obs_buf[2])
+
+
+def test_resets_by_mask_as_on_a_gpu_are_resets_by_index() -> None:
+    tasks = [BallBalance(6, threads=1, seed=3) for _ in range(2)]
+    tasks[1]._rows_of = lambda done: Rows.of_mask(done)  # type: ignore[method-assign]
+    for task in tasks:
+        task.max_episode_length = 4
+        task.progress_buf[:] = torch.arange(6) % 3  # so that they end at different times
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(10):
+        actions = torch.rand(6, 2, generator=generator) * 2 - 1
+        for task in tasks:
+            task.step(actions)
+        assert torch.equal(tasks[0].obs_buf, tasks[1].obs_buf)
+        assert torch.equal(tasks[0].rew_buf, tasks[1].rew_buf)

@@ -22,6 +22,7 @@ from tutelage.envs.batched.object_families import (
     Objects,
     family_indices,
 )
+from tutelage.envs.batched.rows import Rows
 
 ALL = tuple(FAMILIES)
 USUAL = {"scale": 0.018, "aspect": 0.5, "mass": 0.1, "friction": 0.8, "x": 0.0, "y": 0.0, "yaw": 0.0}
@@ -175,6 +176,9 @@ def test_views_and_model() -> None:
     sizes = {name: view.shape for name, view in lift.views.items()}
     assert sizes == {"policy": (2, 17), "privileged": (2, 58), "labelled": (2, 70)}
     assert lift.families == TRAIN_FAMILIES
+    labels = lift.views["labelled"][:, 58:]
+    assert labels.argmax(1).tolist() == lift.family.tolist()
+    assert labels.sum(1).tolist() == [1, 1]
 
 
 def test_task_parameters_reach_each_model() -> None:
@@ -290,6 +294,21 @@ def test_an_episode_depends_on_its_task_and_seed_alone() -> None:
         alone.step(scripted(alone))
         among.step(scripted(among))
     assert torch.equal(alone.obs_buf[0], among.obs_buf[2])
+
+
+def test_resets_by_mask_as_on_a_gpu_are_resets_by_index() -> None:
+    tasks = [LiftObject(6, threads=1, seed=3) for _ in range(2)]
+    tasks[1]._rows_of = lambda done: Rows.of_mask(done)  # type: ignore[method-assign]
+    for task in tasks:
+        task.max_episode_length = 4
+        task.progress_buf[:] = torch.arange(6) % 3  # so that they end at different times
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(10):
+        actions = torch.rand(6, 5, generator=generator) * 2 - 1
+        for task in tasks:
+            task.step(actions)
+        assert torch.equal(tasks[0].obs_buf, tasks[1].obs_buf)
+        assert torch.equal(tasks[0].rew_buf, tasks[1].rew_buf)
 
 
 @pytest.mark.xdist_group("warp")

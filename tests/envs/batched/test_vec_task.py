@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from tutelage.envs.batched.cameras import CameraConfig
 from tutelage.envs.batched.rows import Rows
+from tutelage.envs.batched.vec_task import VecTask
 from tutelage.envs.state import StateError, load_state, save_state
 from tutelage.envs.tasks import TaskError
 
@@ -439,3 +441,16 @@ def test_states_of_others_are_refused(sliding_mass: Any) -> None:
         task.load_state_dict(sliding_mass(2, threads=1).state_dict())
     with pytest.raises(StateError, match="view_noise"):
         task.load_state_dict(sliding_mass(3, threads=1, view_noise={"policy": 0.1}).state_dict())
+
+
+def test_under_a_mask_terminal_images_are_taken_on_request(sliding_mass: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(VecTask, "_rows_of", lambda self, done: Rows.of_mask(done))  # as on a GPU
+    for wanted in (False, True):
+        task = sliding_mass(2, threads=1, cameras=[CameraConfig("front", 8, 8)])
+        task.terminal_images = wanted
+        for _ in range(task.max_episode_length):
+            obs_dict, _, reset, extras = task.step(task.zero_actions())
+        assert reset.all()
+        assert obs_dict["front/rgb"].shape == (2, 8, 8, 3)
+        assert ("front/rgb" in extras["terminal_obs"]) == wanted
+        assert "obs" in extras["terminal_obs"]
