@@ -62,10 +62,10 @@ class ComparisonError(ValueError):
 
 # Steps of the quick preset in batched tasks other than StumpWalker: what their PPO presets need.
 _QUICK_STEPS = {
-    "reach": 300_000,
-    "ball-balance": 600_000,
-    "push-cube": 3_000_000,
-    "lift-object": 6_000_000,
+    "reach": 250_000,
+    "ball-balance": 400_000,
+    "push-cube": 1_250_000,
+    "lift-object": 1_250_000,
     "quadruped-terrain": 6_000_000,
 }
 

@@ -103,6 +103,12 @@ _PRESETS: dict[tuple[str, str], StudentConfig] = {
         normalize_observations=True,
         normalize_rewards=True,
     ),
+    ("ball-balance", "ppo"): StudentConfig(
+        "ppo", n_envs=256, kwargs=_BATCHED, normalize_observations=True, normalize_rewards=True
+    ),
+    ("lift-object", "ppo"): StudentConfig(
+        "ppo", n_envs=256, kwargs=_BATCHED, normalize_observations=True, normalize_rewards=True
+    ),
     ("stump-tracks", "ppo"): StudentConfig(
         "ppo",
         n_envs=32,

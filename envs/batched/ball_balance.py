@@ -48,6 +48,11 @@ class BallBalance(VecTask):
     steps of 0.04 s; they end before, without success, if the ball leaves the plate.
 
     Cameras: ``front``, above the plate, looks down on it; x points down in the image and y to the right.
+
+    Preset ``ppo`` (SB3, 256 environments, view ``privileged``): success in 0.93 to 0.97 of episodes after
+    250,000 steps (14 s of one core), in all after 400,000 (22 s); 3 seeds. The same without the ball's
+    velocity in the view: 0.01 after 570,000 steps. Nor does a spring towards the target do without a damper:
+    memory is needed.
     """
 
     task_space = BoxTasks(
