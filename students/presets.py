@@ -109,6 +109,19 @@ _PRESETS: dict[tuple[str, str], StudentConfig] = {
     ("lift-object", "ppo"): StudentConfig(
         "ppo", n_envs=256, kwargs=_BATCHED, normalize_observations=True, normalize_rewards=True
     ),
+    ("quadruped-terrain", "ppo"): StudentConfig(
+        "ppo",
+        n_envs=256,
+        kwargs={
+            **_BATCHED,
+            "n_steps": 24,
+            "batch_size": 1536,
+            "learning_rate": 5e-4,
+            "ent_coef": 0.002,
+            "policy_kwargs": {**_BATCHED["policy_kwargs"], "log_std_init": -1.2},
+        },
+        normalize_observations=True,
+    ),
     ("stump-tracks", "ppo"): StudentConfig(
         "ppo",
         n_envs=32,

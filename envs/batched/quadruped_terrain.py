@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import mujoco
 import torch
@@ -59,7 +60,7 @@ class QuadrupedTerrain(VecTask):
     - ``policy`` (44): direction of gravity in the trunk's frame (3), angular velocity in rad/s / 4 (3), joint
       angles from the stance in rad (12), joint speeds in rad/s / 20 (12), the last action (12), the commanded
       speed in m/s, and the commanded turning rate in rad/s: back to the middle of the corridor.
-    - ``privileged`` (107): ``policy``; velocity in the trunk's frame in m/s * 2 (3); 11 x 5 heights around
+    - ``privileged`` (107, the default): ``policy``; velocity in the trunk's frame in m/s * 2 (3); 11 x 5 heights around
       the trunk, from 0.5 m behind to 0.5 m ahead and from 0.3 m on its right to 0.3 m on its left (that
       changes faster), as height of a standing robot's feet above the ground in m * 5 (55); the friction;
       height of the feet above the ground in m * 5 (4).
@@ -76,11 +77,20 @@ class QuadrupedTerrain(VecTask):
     Cameras: ``front``, which follows the robot from behind its right side; ``head``, on the trunk, looking
     35 degrees down, for depth images.
 
+    SB3's PPO (256 environments), one seed each, reached:
+
+    - on uniform tasks, 2.3 M steps (280 s of one core): 34 % of uniform tasks and 88 % of flat ones with
+      sampled actions, but 11 to 13 % and none with the mean action: the policy relies on its noise;
+    - with difficulty raised by success (slopes then up to 25 degrees), 6.4 M steps (800 s of one core), with
+      the mean action: 47 % of uniform tasks, 72 % of flat, 88 % of medium (stairs of 3 to 5 cm, roughness
+      2 to 3 cm, 4 to 8 degrees) and no hard ones (8 to 12 cm, 4 to 6 cm, 12 to 20 degrees).
+
     Args:
         num_envs: environments.
         **options: see `VecTask`.
     """
 
+    default_obs_view: ClassVar[str] = "privileged"
     task_space = BoxTasks(
         {
             "roughness": (0.0, 0.06),

@@ -204,7 +204,7 @@ def test_friction_decides_whether_the_robot_slips() -> None:
 
 def test_views_have_the_documented_sizes_and_order() -> None:
     task = make(2, friction=0.7, command_vx=0.6)
-    assert (task.num_obs, task.num_states) == (44, 107)
+    assert (task.num_obs, task.views["policy"].shape[1]) == (107, 44)
     velocity = [1.0, 0.5, -0.2, 0.1, 0.2, 0.3, *(0.1 * i for i in range(12))]
     put(task, turned("z", 90), velocity)
     task.actions[:] = torch.arange(12) / 12
