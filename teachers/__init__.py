@@ -1,4 +1,4 @@
-"""Task teachers: what decides which task a student meets next.
+"""Task teachers: what decides which task a student meets next; and experts, which show it what to do.
 
 Each method is one file, from its paper, and has the same interface (`tutelage.envs.interface.TaskTeacher`):
 built from a task space, a `numpy.random.Generator` and a frozen config, it proposes tasks in batches and
@@ -23,15 +23,19 @@ Example:
     >>> task_teacher = ALPGMM(BoxTasks({"height": (0, 3), "spacing": (0, 6)}), np.random.default_rng(0))
     >>> tasks = task_teacher.propose(16)
     >>> task_teacher.observe(Episodes.of(tasks, returns=-tasks[:, 0]))
+
+Experts, or privileged teachers, see what the student cannot, and say what they would do:
+`tutelage.teachers.experts` and `tutelage.teachers.expert_router`.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,6 +50,15 @@ from tutelage.teachers.riac import RIAC, RIACConfig
 from tutelage.teachers.target import TargetOnly, TargetOnlyConfig
 from tutelage.teachers.uniform import Random, RandomConfig
 
+if TYPE_CHECKING:
+    from tutelage.teachers.expert_router import ExpertRouter, box_rule
+    from tutelage.teachers.experts import Advice, Expert, ExpertConfig, MLPExpert, check_expert
+
+_EXPERTS = {
+    **dict.fromkeys(("Advice", "Expert", "ExpertConfig", "MLPExpert", "check_expert"), "experts"),
+    **dict.fromkeys(("ExpertRouter", "box_rule"), "expert_router"),
+}
+
 __all__ = [
     "ADR",
     "ALPGMM",
@@ -53,8 +66,13 @@ __all__ = [
     "TASK_TEACHERS",
     "ADRConfig",
     "ALPGMMConfig",
+    "Advice",
     "CovarGMM",
     "CovarGMMConfig",
+    "Expert",
+    "ExpertConfig",
+    "ExpertRouter",
+    "MLPExpert",
     "Oracle",
     "OracleConfig",
     "RIACConfig",
@@ -63,6 +81,8 @@ __all__ = [
     "TargetOnly",
     "TargetOnlyConfig",
     "TaskKnowledge",
+    "box_rule",
+    "check_expert",
     "make_task_teacher",
     "needs_knowledge",
 ]
@@ -141,3 +161,10 @@ covar-gmm, alp-gmm, adr
     if not isinstance(config, config_class):
         raise TypeError(f"the task teacher {name!r} takes a {config_class.__name__}, not {config!r}")
     return build(space, rng, config)
+
+
+def __getattr__(name: str) -> Any:
+    """Import experts when they are asked for: torch takes seconds."""
+    if name not in _EXPERTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tutelage.teachers.{_EXPERTS[name]}"), name)

@@ -60,10 +60,10 @@ class QuadrupedTerrain(VecTask):
     - ``policy`` (44): direction of gravity in the trunk's frame (3), angular velocity in rad/s / 4 (3), joint
       angles from the stance in rad (12), joint speeds in rad/s / 20 (12), the last action (12), the commanded
       speed in m/s, and the commanded turning rate in rad/s: back to the middle of the corridor.
-    - ``privileged`` (107, the default): ``policy``; velocity in the trunk's frame in m/s * 2 (3); 11 x 5 heights around
-      the trunk, from 0.5 m behind to 0.5 m ahead and from 0.3 m on its right to 0.3 m on its left (that
-      changes faster), as height of a standing robot's feet above the ground in m * 5 (55); the friction;
-      height of the feet above the ground in m * 5 (4).
+    - ``privileged`` (107, the default): ``policy``; velocity in the trunk's frame in m/s * 2 (3); 11 x 5
+      heights around the trunk, from 0.5 m behind to 0.5 m ahead and from 0.3 m on its right to 0.3 m on its
+      left (that changes faster), as height of a standing robot's feet above the ground in m * 5 (55); the
+      friction; height of the feet above the ground in m * 5 (4).
 
     Reward terms of a step, where v is velocity and w angular velocity in the trunk's frame: ``speed``
     exp(-((v_x - command)^2 + v_y^2) / 0.15), ``turn`` 0.3 exp(-(w_z - command)^2 / 0.25), ``bounce``

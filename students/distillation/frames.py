@@ -93,7 +93,7 @@ class FrameBuffer:
         Args:
             step: 0 is the oldest stored, int64, any shape ``(...)``.
             env: int64, of the same shape.
-            stacks: field -> how many frames to stack, oldest first: it then has the shape ``(..., k, *frame)``.
+            stacks: field -> how many frames to stack, oldest first; its shape is then ``(..., k, *frame)``.
                 Before an episode's first frame that one is repeated, and before the oldest stored one, it.
             age: hand out ``age`` too, int32 ``(...)``: how many frames of its episode came before.
         """

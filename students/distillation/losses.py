@@ -6,10 +6,10 @@ divergences (as log-probabilities are) and averaged over them for MSE and Huber.
 
 from __future__ import annotations
 
-import difflib
-
 import torch
 from torch import Tensor
+
+from tutelage.teachers.experts import unknown
 
 LOSSES = ("huber", "mse", "kl", "sigma")
 """Names: `huber` and `mse` on means; `kl` of Gaussians; `sigma`: L2 weighted by the expert's deviations."""
@@ -89,18 +89,15 @@ def check_loss(name: str) -> None:
         ValueError: suggests the nearest name.
     """
     if name not in LOSSES:
-        near = difflib.get_close_matches(name, LOSSES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown loss {name!r}{hint} (known: {', '.join(LOSSES)})")
+        raise ValueError(unknown("loss", name, LOSSES))
 
 
 def masked_mean(losses: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over samples where `mask` (bool or weights, of the same shape) is not 0; 0 where it is all 0.
+    """Mean over samples, weighted by `mask` (bool or weights, of the same shape); 0 where it is all 0.
 
-    What is masked out gives no gradient, even where the loss is infinite or NaN.
+    What is masked out gives no gradient.
     """
     if mask is None:
         return losses.mean()
     weights = mask.to(losses.dtype)
-    kept = torch.where(weights != 0, losses, 0.0)
-    return (kept * weights).sum() / weights.sum().clamp(min=1e-8)
+    return (losses * weights).sum() / weights.sum().clamp(min=1e-8)
