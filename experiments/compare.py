@@ -62,7 +62,7 @@ class ComparisonError(ValueError):
 
 # Steps of the quick preset in batched tasks other than StumpWalker: what their PPO presets need.
 _QUICK_STEPS = {
-    "reach": 250_000,
+    "reach": 150_000,
     "ball-balance": 400_000,
     "push-cube": 1_250_000,
     "lift-object": 1_250_000,

@@ -92,7 +92,14 @@ _PRESETS: dict[tuple[str, str], StudentConfig] = {
     ("reach", "ppo"): StudentConfig(
         "ppo",
         n_envs=128,
-        kwargs={**_BATCHED, "batch_size": 1024},
+        kwargs={
+            "n_steps": 25,
+            "batch_size": 800,
+            "n_epochs": 5,
+            "learning_rate": 2e-3,
+            "gamma": 0.95,
+            "policy_kwargs": {"net_arch": [64, 64], "activation_fn": "ELU", "log_std_init": -1.0},
+        },
         normalize_observations=True,
         normalize_rewards=True,
     ),

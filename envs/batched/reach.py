@@ -54,8 +54,8 @@ class Reach(VecTask):
 
     Success: d below 0.04 m at the end. No episode ends before its time.
 
-    Preset ``ppo`` (Stable-Baselines3, 128 environments): success 1.00 on 512 new tasks after 204,800 steps,
-    11 to 23 s on one CPU core, for each of 3 seeds.
+    Preset ``ppo`` (Stable-Baselines3, 128 environments): 98 % of training episodes succeed after 70,000 to
+    83,000 steps, 4.5 to 7 s on one CPU core, for each of 5 seeds; without noise in its actions all do.
     """
 
     task_space = BoxTasks({"radius": (0.25, 0.55), "angle": (-1.0, 1.0), "height": (0.05, 0.45)})
