@@ -202,9 +202,7 @@ def _vec_task(
         env = make(None)
         space: BoxTasks = env.get_wrapper_attr("task_space")
         env.close()
-        if space.dim <= 2:
-            return {"grid": space.grid(10)}
-        return {"uniform": space.sample(np.random.default_rng(2026), 100)}
+        return {"test": space.grid(10) if space.dim <= 2 else space.sample(np.random.default_rng(2026), 100)}
 
     return TaskEnvCard(
         name=name,
@@ -213,7 +211,7 @@ def _vec_task(
         mastered=mastered,
         make=make,
         test_sets=test_sets,
-        picture_test_set="grid" if knowledge is not None else "uniform",
+        picture_test_set="test",
         knowledge=knowledge,
         return_range=return_range,
         make_batch=make_batch,
@@ -231,10 +229,10 @@ def _stump_walker() -> TaskEnvCard:
             easy_std=(0.3, 0.6),
             target_mean=(3.0, 0.0),
             target_std=(0.3, 0.6),
-            mastered_return=60.0,  # 10 for each of 6 m
-            return_range=(-10.0, 80.0),
+            mastered_return=55.0,  # 10 for each of 6 m, less 2 to 4 for posture and effort
+            return_range=(-5.0, 60.0),
         ),
-        return_range=(-10.0, 80.0),
+        return_range=(-5.0, 60.0),
     )
 
 

@@ -110,8 +110,7 @@ def test_reward_terms_by_hand():
     terms = task.compute_rewards()
     torch.testing.assert_close(terms["progress"], torch.tensor([1.0, 0.0]))  # 10 (0.5 - 0.4)
     torch.testing.assert_close(terms["upright"], torch.tensor([-0.01, -0.075]))  # 0.05 * 0.2, 0.05 * 1.5
-    torch.testing.assert_close(terms["fall"], torch.tensor([0.0, -5.0]))
-    torch.testing.assert_close(terms["alive"], torch.tensor([0.1, 0.0]))
+    torch.testing.assert_close(terms["fall"], torch.tensor([0.0, -1.0]))
 
 
 def test_passing_the_finish_is_success_and_low_hips_are_a_fall():
