@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 class BenchConfig:
     """Measure: teachers (cost and toy score of each task teacher), loop (what a task teacher costs a training
     loop), envs (StumpTracks against Gymnasium's BipedalWalker-v3), sim (steps of the batched MuJoCo tasks,
-    beside the physics alone and beside Gymnasium), render (their images)."""
+    beside the physics alone and beside Gymnasium), render (their images), distill (images trained)."""
 
-    what: Annotated[Literal["teachers", "loop", "envs", "sim", "render"], tyro.conf.Positional]
+    what: Annotated[Literal["teachers", "loop", "envs", "sim", "render", "distill"], tyro.conf.Positional]
     """Which benchmark."""
     device: Literal["cpu", "cuda", "warp-cpu"] = "cpu"
-    """Of sim and render: all CPU cores, an NVIDIA GPU, or the GPU's code on the CPU (slow: a check)."""
+    """Of sim, render and distill: all CPU cores, an NVIDIA GPU, or the GPU's code on the CPU (slow: a check)."""
     json: bool = False
     """Print one JSON object a line instead of a table."""
     quick: bool = False
@@ -57,6 +57,12 @@ def measurements(config: BenchConfig) -> Iterator[Measurement]:
         from tutelage.experiments.bench_sim import bench_sim
 
         return bench_sim(config.device, runs=2 if config.quick else 5)
+    if config.what == "distill":
+        from tutelage.experiments.bench_distill import bench_distill
+
+        if config.device == "warp-cpu":
+            raise ValueError("distill trains networks: choose --device cpu or cuda")
+        return bench_distill(config.device, runs=2 if config.quick else 5)
     from tutelage.experiments.bench_render import bench_render
 
     return bench_render(config.device, runs=2 if config.quick else 5)

@@ -1,4 +1,4 @@
-"""The command line: `tutelage compare`, `report`, `watch`, `views`, `bench`."""
+"""The command line: `tutelage compare`, `report`, `watch`, `views`, `distill`, `bench`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tyro
 
 from tutelage.experiments.bench import BenchConfig
 from tutelage.experiments.compare import CompareConfig
+from tutelage.experiments.distill import DistillConfig
 from tutelage.experiments.report import ReportConfig
 from tutelage.experiments.views import ViewsConfig
 from tutelage.experiments.watch import WatchConfig
@@ -18,6 +19,7 @@ Command = (
     Annotated[CompareConfig, tyro.conf.subcommand("compare")]
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[WatchConfig, tyro.conf.subcommand("watch")]
+    | Annotated[DistillConfig, tyro.conf.subcommand("distill")]
     | Annotated[ViewsConfig, tyro.conf.subcommand("views")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
 )
@@ -29,18 +31,25 @@ def main() -> None:
     command = tyro.cli(
         Command,
         prog="tutelage",
-        description="Reinforcement-learning agents, taught: compare task teachers, report, watch, look, measure.",
+        description="Reinforcement-learning agents, taught: compare task teachers, distil privileged"
+        " teachers into vision students, report, watch, look, measure.",
     )
     sys.exit(run(command))
 
 
-def run(command: CompareConfig | ReportConfig | WatchConfig | ViewsConfig | BenchConfig) -> int:
+def run(
+    command: CompareConfig | DistillConfig | ReportConfig | WatchConfig | ViewsConfig | BenchConfig,
+) -> int:
     """Dispatch to the subcommand; return the exit status."""
     try:
         if isinstance(command, CompareConfig):
             from tutelage.experiments.compare import compare
 
             return 1 if compare(command) else 0
+        if isinstance(command, DistillConfig):
+            from tutelage.experiments.distill import distill
+
+            return distill(command)
         if isinstance(command, ReportConfig):
             from tutelage.experiments.report import report
 

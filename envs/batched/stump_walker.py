@@ -43,7 +43,8 @@ class StumpWalker(VecTask):
     The same two-dimensional task space as `tutelage.envs.StumpTracks` (Portelas et al. 2020, "Teacher
     algorithms for curriculum learning of deep RL in continuously parameterized environments"), on MuJoCo, so
     that a comparison of task teachers takes minutes instead of hours. One unit is 0.3 m: as there, the legs
-    are about 2.4 units long, and the highest stumps cannot be climbed.
+    are about 2.4 units long, and the highest stumps cannot be climbed; nor can all gaps, stairs and slopes at
+    once.
 
     Task parameters (choose with `parameters`; the others keep the value in brackets):
 
@@ -59,13 +60,13 @@ class StumpWalker(VecTask):
     times a second. The first stump stands 1.2 m ahead.
 
     Views: ``policy`` (28): pitch, velocities, joint angles and speeds, whether each foot is on the ground,
-    and 14 heights of the ground from 0.3 m behind the hips to 1.5 m ahead, relative to the hips.
-    ``privileged`` adds the clearance of both feet and the task.
+    and 14 heights of the ground from 0.3 m behind the hips to 1.5 m ahead, relative to the hips; a hole
+    reads as 1 m deep. ``privileged`` adds the clearance of both feet and the task.
 
     Reward terms: ``progress`` (10 for each metre), ``upright`` (-0.05 |pitch|), ``effort`` (-1e-6 sum of
-    squared torques), ``fall`` (-1 once). Nothing is paid for being there: it would pay to wait
-    before a stump. Success: to pass 6 m within 240 steps
-    (7.7 s). Falling, hips lower than 0.4 m above the ground or pitch beyond 1.2 rad, ends the episode.
+    squared torques), ``fall`` (-1 once). Nothing is paid for staying alive: it would pay to wait before a
+    stump. Success: to pass 6 m within 240 steps (7.7 s). Falling ends the episode: hips lower than 0.4 m
+    above the foot of the stumps, or pitch beyond 1.2 rad.
 
     Camera: ``side``, which follows the walker.
 
@@ -159,7 +160,8 @@ class StumpWalker(VecTask):
         self.period = self.new_buffer("period")
         self.rise = self.new_buffer("rise")
         self.x_before = self.new_buffer("x_before")
-        self.feet = [self.model.site(f"{side}_foot").id for side in ("left", "right")]
+        feet = [self.model.site(f"{side}_foot").id for side in ("left", "right")]
+        self.feet = torch.tensor(feet, device=device)
 
     def start_episodes(self, rows: Rows) -> None:
         """Build the course, and stand in a crouch before it."""

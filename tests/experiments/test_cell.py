@@ -71,14 +71,19 @@ def _assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("student", "stage"),
-    [(PPO, "[1-9]*"), (SAC, "[1-9]*"), (PPO, "0")],
-    ids=["ppo", "sac", "ppo-first-stage"],
+    ("student", "env", "stage"),
+    [
+        (PPO, "point-mass-gate", "[1-9]*"),
+        (SAC, "point-mass-gate", "[1-9]*"),
+        (PPO, "point-mass-gate", "0"),
+        (PPO, "stump-walker", "[1-9]*"),
+    ],
+    ids=["ppo", "sac", "ppo-first-stage", "mujoco"],
 )
 def test_a_killed_run_resumes_to_identical_numbers(
-    student: StudentConfig, stage: str, tmp_path: Path
+    student: StudentConfig, env: str, stage: str, tmp_path: Path
 ) -> None:
-    config = _config(student)
+    config = _config(student, env=env, clips=False)
     run_cell(config, tmp_path / "whole")
 
     killed = tmp_path / "killed"

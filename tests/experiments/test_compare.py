@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tutelage.envs.batched.catalogue import VEC_TASKS
 from tutelage.experiments.compare import CompareConfig, ComparisonError, compare, preset, resolve
 
 TUTELAGE = [sys.executable, "-m", "tutelage.experiments.main"]
@@ -42,6 +43,15 @@ def test_presets_resolve(name: Any) -> None:
     assert len(grid.cells()) == len(grid.seeds) * len(grid.students) * len(grid.task_teachers)
     assert len(grid.seeds) >= 5
     assert len({cell.folder for cell in grid.cells()}) == len(grid.cells())
+
+
+@pytest.mark.parametrize("env", VEC_TASKS)
+def test_every_batched_task_has_a_quick_preset(env: str) -> None:
+    grid = resolve(CompareConfig(env=env))
+    assert grid == preset("quick", env)
+    assert (grid.env, len(grid.seeds)) == (env, 5)
+    assert {"random", "alp-gmm"} <= set(grid.task_teachers)
+    assert grid.students["ppo"].n_envs >= 128  # a preset of its own, not the general one
 
 
 def test_the_paper_preset_is_the_published_protocol() -> None:

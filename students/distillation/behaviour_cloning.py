@@ -1,0 +1,154 @@
+"""Behaviour cloning: the expert acts, the student learns what it did, and never sees its own mistakes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from tutelage.students.distillation.frames import FrameBuffer
+from tutelage.students.distillation.learner import Learner, LearningConfig
+from tutelage.students.distillation.progress import Budget, DistillationResult, Ledger, OnProgress
+from tutelage.students.distillation.roll_out import RollOut
+from tutelage.students.threads import torch_threads
+
+if TYPE_CHECKING:
+    from tutelage.envs.batched.vec_task import VecTask
+    from tutelage.students.vision_student import VisionStudent
+    from tutelage.teachers.experts import Expert
+
+
+@dataclass(frozen=True)
+class BehaviourCloningConfig:
+    """Behaviour cloning's settings.
+
+    Attributes:
+        budget: how long.
+        learning: the student's gradient steps.
+        rollout_steps: steps of all environments in a round.
+        updates: gradient steps after each round.
+        buffer_frames: frames of the ring; when it is full, the oldest go. 60,000 RGB pictures of 64 x 64 take
+            0.74 GB.
+        disturb: what is added to the expert's actions, never to its labels, to show how it recovers:
+            ``none``; ``fixed``, independent Gaussian noise; ``dart``, Gaussian noise of the shape of the
+            student's own errors.
+        noise: standard deviation of that noise, root mean square over actions.
+
+    Raises:
+        ValueError: for an unknown disturbance, or a number out of range.
+    """
+
+    budget: Budget = field(default_factory=lambda: Budget(frames=200_000))
+    learning: LearningConfig = field(default_factory=LearningConfig)
+    rollout_steps: int = 25
+    updates: int = 60
+    buffer_frames: int = 60_000
+    disturb: Literal["none", "fixed", "dart"] = "none"
+    noise: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.disturb not in ("none", "fixed", "dart"):
+            raise ValueError(f"unknown disturbance {self.disturb!r} (known: none, fixed, dart)")
+        for name in ("rollout_steps", "updates", "buffer_frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.noise < 0:
+            raise ValueError(f"noise must not be negative, but is {self.noise}")
+
+
+def distil(
+    task: VecTask,
+    expert: Expert,
+    student: VisionStudent,
+    config: BehaviourCloningConfig,
+    seed: int,
+    on_progress: OnProgress | None = None,
+) -> DistillationResult:
+    """Train a student on the expert's own episodes.
+
+    The supervised approach whose error can grow with the square of the episode's length (Ross and Bagnell
+    2010, "Efficient Reductions for Imitation Learning", theorem 2.1), as a baseline; with ``disturb="dart"``
+    the noise of Laskey et al. 2017, "DART: Noise Injection for Robust Imitation Learning". Episodes are
+    rolled out and learnt from in turn, so that curves compare with those of the other methods.
+
+    Args:
+        task: environments of the training looks, with the cameras that the student sees; reset here.
+        expert: acts by the means of what it advises.
+        student: trained in place. It computes its actions in every state, for the reported errors and for
+            DART, though they are not taken.
+        config: settings.
+        seed: of minibatches, augmentation and noise. The same task (freshly made), student, seed and budget
+            of frames give the same student on a CPU.
+        on_progress: called after every round; where it returns False, the distillation ends.
+
+    Returns:
+        What it cost.
+
+    Raises:
+        ValueError: when expert or student do not fit the task.
+        RuntimeError: when the loss is no longer finite.
+    """
+    generator = torch.Generator(task.device).manual_seed(seed)
+    learner = Learner(student, config.learning, generator)
+    ledger = Ledger(config.budget, task.num_actions, task.device)
+    rolling = RollOut(task, expert, student)
+    fields = learner.fields(rolling.obs_dict, task.actions, task.actions)
+    buffer = FrameBuffer(config.buffer_frames, task.num_envs, fields, task.device)
+    disturbance = Disturbance(config, task.actions, generator)
+    going = True
+    while going:
+        # D <- {(s, pi*(s))}, s visited by pi*, or by pi* + psi
+        with ledger.clock("rollout"), torch_threads(1):
+            rolling.fill(buffer, config.rollout_steps, disturbance, learner, ledger)
+            disturbance.adapt()
+        # min over theta of E_{s ~ D} loss(pi_theta(s), pi*(s))
+        with ledger.clock("learning"), torch_threads(config.learning.threads):
+            learner.decay(ledger.spent)
+            for _ in range(config.updates):
+                ledger.add_update(*learner.update(buffer))
+        going = ledger.report(on_progress, 1.0, learner.learning_rate)
+    return ledger.result()
+
+
+class Disturbance:
+    """Noise on the expert's actions.
+
+    Args:
+        config: which.
+        like: a tensor of the shape of the actions, on their device.
+        generator: of the noise.
+
+    Attributes:
+        root: a square root of the noise's covariance, ``(a, a)``.
+    """
+
+    def __init__(self, config: BehaviourCloningConfig, like: Tensor, generator: Generator) -> None:
+        self.config, self.generator = config, generator
+        size = like.shape[1]
+        deviation = 0.0 if config.disturb == "none" else config.noise
+        self.root = deviation * torch.eye(size, device=like.device)
+        self._products = torch.zeros(size, size, device=like.device)
+
+    def __call__(self, student: Tensor, expert: Tensor) -> Tensor:
+        """The expert's actions with noise; takes note of the student's errors."""
+        error = student - expert
+        self._products += error.T @ error
+        noise = torch.randn(expert.shape, generator=self.generator, device=expert.device)
+        return expert + noise @ self.root.T
+
+    def adapt(self) -> None:
+        """Give DART's noise the shape of the errors since the last call.
+
+        Laskey et al. 2017, algorithm 1 and section 4.3: ``Sigma = E[(pi^(s) - pi*(s)) (pi^(s) - pi*(s))^T]``,
+        rescaled to ``Sigma alpha / tr(Sigma)``, alpha the squared error expected of the final student: here
+        ``a noise^2`` for a actions.
+        """
+        if self.config.disturb == "dart":
+            size = len(self._products)
+            floor = 1e-6 * torch.eye(size, device=self._products.device)  # errors may lie in a subspace
+            covariance = self._products + floor * (1 + self._products.trace())
+            alpha = size * self.config.noise**2
+            self.root = torch.linalg.cholesky(covariance * (alpha / covariance.trace()))
+        self._products.zero_()

@@ -1,0 +1,148 @@
+"""DAgger: the student acts, the expert labels every state it meets, and it learns from all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from tutelage.students.distillation.frames import FrameBuffer
+from tutelage.students.distillation.learner import Learner, LearningConfig
+from tutelage.students.distillation.progress import Budget, DistillationResult, Ledger, OnProgress
+from tutelage.students.distillation.roll_out import Drive, RollOut
+from tutelage.students.threads import torch_threads
+
+if TYPE_CHECKING:
+    from tutelage.envs.batched.vec_task import VecTask
+    from tutelage.students.vision_student import VisionStudent
+    from tutelage.teachers.experts import Expert
+
+
+@dataclass(frozen=True)
+class DaggerConfig:
+    """DAgger's settings.
+
+    Attributes:
+        budget: how long.
+        learning: the student's gradient steps.
+        rollout_steps: steps of all environments in a round.
+        updates: gradient steps after each round.
+        buffer_frames: frames of the ring; when it is full, the oldest go (the paper keeps all). 60,000 RGB
+            pictures of 64 x 64 take 0.74 GB.
+        beta: how the probability that the expert acts falls from round to round: ``indicator``: 1 in the
+            first `beta_rounds`, then `beta_end` (with 1 round and 0 the paper's parameter-free choice);
+            ``linear``: from 1 to `beta_end` over `beta_rounds`; ``exponential``: ``p^i`` with p such that it
+            has fallen to 1 % after `beta_rounds`, but not below `beta_end`.
+        beta_rounds: see `beta`.
+        beta_end: least probability that the expert acts.
+        noise: standard deviation of Gaussian noise on the expert's actions, never on its labels, so that its
+            rounds show more than its own path.
+
+    Raises:
+        ValueError: for an unknown schedule, or a number out of range.
+    """
+
+    budget: Budget = field(default_factory=lambda: Budget(frames=200_000))
+    learning: LearningConfig = field(default_factory=LearningConfig)
+    rollout_steps: int = 25
+    updates: int = 60
+    buffer_frames: int = 60_000
+    beta: Literal["indicator", "linear", "exponential"] = "indicator"
+    beta_rounds: int = 2
+    beta_end: float = 0.1
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.beta not in ("indicator", "linear", "exponential"):
+            raise ValueError(f"unknown beta schedule {self.beta!r} (known: indicator, linear, exponential)")
+        for name in ("rollout_steps", "updates", "buffer_frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.beta_rounds < 0 or self.noise < 0 or not 0 <= self.beta_end <= 1:
+            raise ValueError(
+                f"need beta_rounds >= 0, noise >= 0 and beta_end in [0, 1], not {self.beta_rounds}, "
+                f"{self.noise}, {self.beta_end}"
+            )
+
+    def expert_share(self, round_: int) -> float:
+        """beta_i: the probability that the expert acts, in round i = 0, 1, ..."""
+        if self.beta == "indicator":
+            share = float(round_ < self.beta_rounds)
+        elif self.beta == "linear":
+            share = 1 - (1 - self.beta_end) * min(1.0, round_ / max(1, self.beta_rounds))
+        else:
+            share = 0.01 ** (round_ / max(1, self.beta_rounds))
+        return max(self.beta_end, share)
+
+
+def distil(
+    task: VecTask,
+    expert: Expert,
+    student: VisionStudent,
+    config: DaggerConfig,
+    seed: int,
+    on_progress: OnProgress | None = None,
+) -> DistillationResult:
+    """Train a student by dataset aggregation.
+
+    Ross, Gordon and Bagnell 2011, "A Reduction of Imitation Learning and Structured Prediction to No-Regret
+    Online Learning" (AISTATS), algorithm 3.1, with a ring for the data set and a few gradient steps on it
+    after each short round, instead of training anew; the student is the last policy, not the best.
+
+    Args:
+        task: environments of the training looks, with the cameras that the student sees; reset here.
+        expert: its labels are the means of what it advises.
+        student: trained in place.
+        config: settings.
+        seed: of minibatches, augmentation, noise and who acts. The same task (freshly made), student, seed
+            and budget of frames give the same student on a CPU.
+        on_progress: called after every round; where it returns False, the distillation ends.
+
+    Returns:
+        What it cost.
+
+    Raises:
+        ValueError: when expert or student do not fit the task.
+        RuntimeError: when the loss is no longer finite.
+    """
+    generator = torch.Generator(task.device).manual_seed(seed)
+    learner = Learner(student, config.learning, generator)
+    ledger = Ledger(config.budget, task.num_actions, task.device)
+    rolling = RollOut(task, expert, student)
+    buffer = FrameBuffer(
+        config.buffer_frames,
+        task.num_envs,
+        learner.fields(rolling.obs_dict, task.actions, task.actions),
+        task.device,
+    )
+    round_, share = 0, 1.0
+    going = True
+    while going:
+        # "Sample T-step trajectories using pi_i = beta_i pi* + (1 - beta_i) pi^_i;
+        #  D <- D u {(s, pi*(s))}": each environment draws at each step who acts; all states are labelled.
+        share = config.expert_share(round_)
+        with ledger.clock("rollout"), torch_threads(1):
+            rolling.fill(
+                buffer, config.rollout_steps, _mixture(share, config.noise, generator), learner, ledger
+            )
+        # "Train classifier pi^_{i+1} on D": min over theta of E_{s ~ D} loss(pi_theta(s), pi*(s))
+        with ledger.clock("learning"), torch_threads(config.learning.threads):
+            learner.decay(ledger.spent)
+            for _ in range(config.updates):
+                ledger.add_update(*learner.update(buffer))
+        round_ += 1
+        going = ledger.report(on_progress, share, learner.learning_rate)
+    return ledger.result()
+
+
+def _mixture(share: float, noise: float, generator: Generator) -> Drive:
+    """The expert, with noise, where a coin of probability `share` falls so, and the student elsewhere."""
+
+    def drive(student: Tensor, expert: Tensor) -> Tensor:
+        chosen = torch.rand(len(student), 1, generator=generator, device=student.device) < share
+        jitter = torch.randn(expert.shape, generator=generator, device=expert.device)
+        return torch.where(chosen, expert + noise * jitter, student)
+
+    return drive

@@ -1,0 +1,172 @@
+"""Gradient steps of a vision student towards an expert's labels: what all distillation methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, Tensor
+
+from tutelage.students.distillation.losses import check_loss, distillation_loss, masked_mean
+
+if TYPE_CHECKING:
+    from tutelage.envs.batched.image_augmentation import ImageAugmentation
+    from tutelage.students.distillation.frames import FrameBuffer
+    from tutelage.students.vision_student import StudentState, VisionStudent
+
+LABEL, DEVIATION = "expert/mean", "expert/std"
+"""Fields of the ring that hold the expert's means (as the loss wants them) and standard deviations."""
+
+
+@dataclass(frozen=True)
+class LearningConfig:
+    """How a student learns from labelled frames.
+
+    Attributes:
+        loss: one of `tutelage.students.distillation.losses.LOSSES`.
+        huber_beta: where the Huber loss turns from squared to absolute.
+        clip_labels: clip the expert's means to [-1, 1], as the task does with actions: how far an expert
+            overshoots a limit makes no difference to what happens, and is hard to see in an image.
+        learning_rate, final_learning_rate: Adam's, falling linearly from the first to the second (a share of
+            the first) over the budget.
+        batch_size: frames of a gradient step; of students with memory, ``batch_size // sequence_length``
+            sequences.
+        sequence_length: steps that gradients go back through, of students with memory.
+        burn_in: a sequence that begins within an episode starts from an empty memory; its first steps only
+            fill it and are left out of the loss. At most ``sequence_length - 1``.
+        max_grad_norm: gradients are scaled down to it.
+        augmentation: of the images, in learning alone; None for none.
+        threads: of torch while learning; roll-outs use 1.
+
+    Raises:
+        ValueError: for an unknown loss, or a number out of range.
+    """
+
+    loss: str = "huber"
+    huber_beta: float = 0.1
+    clip_labels: bool = True
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 0.05
+    batch_size: int = 256
+    sequence_length: int = 16
+    burn_in: int = 4
+    max_grad_norm: float = 10.0
+    augmentation: ImageAugmentation | None = None
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        check_loss(self.loss)
+        for name in ("huber_beta", "learning_rate", "batch_size", "sequence_length", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if not 0 <= self.burn_in < self.sequence_length:
+            raise ValueError(
+                f"burn_in must be from 0 to sequence_length - 1 = {self.sequence_length - 1}, not "
+                f"{self.burn_in}"
+            )
+        if not 0 <= self.final_learning_rate <= 1:
+            raise ValueError(f"final_learning_rate is a share from 0 to 1, not {self.final_learning_rate}")
+
+
+class Learner:
+    """An optimiser of one student.
+
+    Args:
+        student: trained in place.
+        config: how.
+        generator: of minibatches and augmentation, on the student's device.
+    """
+
+    def __init__(self, student: VisionStudent, config: LearningConfig, generator: Generator) -> None:
+        self.student, self.config, self.generator = student, config, generator
+        self.optimizer = torch.optim.Adam(student.parameters(), config.learning_rate, fused=True)
+        self.stacks = dict.fromkeys(student.config.images, student.config.frames)
+        self.inputs = student.config.views
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the student has a memory, and so learns from sequences."""
+        return self.student.config.memory > 0
+
+    def decay(self, spent: float) -> None:
+        """Set the learning rate for the share of the budget that is spent.
+
+        ``lr = lr_0 (1 - (1 - final) min(spent, 1))``
+        """
+        final = self.config.final_learning_rate
+        rate = self.config.learning_rate * (1 - (1 - final) * min(spent, 1.0))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def fields(self, obs_dict: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> dict[str, Tensor]:
+        """What the ring keeps of a step: what the student sees, and the label."""
+        label = mean.clamp(-1, 1) if self.config.clip_labels else mean
+        return {**{name: obs_dict[name] for name in self.inputs}, LABEL: label, DEVIATION: std}
+
+    def update(self, buffer: FrameBuffer) -> tuple[Tensor, int]:
+        """One gradient step on a minibatch; return the loss and how many frames it was of.
+
+        With memory: on sequences, from an empty memory, gradients truncated to the sequence (Werbos 1990).
+        """
+        config = self.config
+        if not self.recurrent:
+            batch = buffer.sample(config.batch_size, self.generator, self.stacks)
+            return self.step(self.losses(batch, None)[0].mean()), config.batch_size
+        length = min(config.sequence_length, buffer.size)
+        sequences = max(1, config.batch_size // length)
+        batch = buffer.sample_sequences(sequences, length, self.generator, self.stacks)
+        return self.step(self.sequence_loss(batch)), sequences * length
+
+    def sequence_loss(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Mean loss of sequences, fields ``(length, sequences, ...)``, from an empty memory.
+
+        The memory is cleared where an episode begins. A step counts once the memory has had `burn_in` steps
+        to fill, or all of its episode.
+        """
+        age = batch["age"]
+        losses, _ = self.losses(batch, self.student.start(age.shape[1]))
+        seen = torch.arange(len(age), device=age.device)[:, None]
+        return masked_mean(losses, (seen >= self.config.burn_in) | (age <= seen))
+
+    def losses(self, batch: Mapping[str, Tensor], state: StudentState | None) -> tuple[Tensor, StudentState]:
+        """Loss of each sample, and the memory after the last.
+
+        Args:
+            batch: fields of frames, ``(n, ...)``; with a `state`, of sequences, ``(T, n, ...)``.
+            state: before the first step; it is cleared where a step's ``age`` is 0.
+        """
+        config = self.config
+        inputs = {name: batch[name] for name in self.inputs}
+        if config.augmentation is not None:
+            for name in self.student.config.images:
+                inputs[name] = self._augmented(name, inputs[name])
+        if state is None:
+            heads = self.student(inputs, self.student.start(len(batch[LABEL])))
+        else:
+            heads = self.student.forward_sequence(inputs, state, batch["age"] == 0)
+        losses = distillation_loss(
+            config.loss, heads.mean, heads.std, batch[LABEL], batch[DEVIATION], config.huber_beta
+        )
+        return losses, heads.state
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Follow the gradient of a loss; return the loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _augmented(self, name: str, images: Tensor) -> Tensor:
+        """Augment images, every frame differently."""
+        assert self.config.augmentation is not None
+        flat = images.reshape(-1, *self.student.shapes[name])
+        return self.config.augmentation(flat, self.generator).view(images.shape)

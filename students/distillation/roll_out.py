@@ -1,0 +1,95 @@
+"""Stepping a task while an expert labels what a student meets: what all distillation methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, Tensor
+
+from tutelage.teachers.experts import check_expert, unknown
+
+if TYPE_CHECKING:
+    from tutelage.envs.batched.vec_task import VecTask
+    from tutelage.students.distillation.frames import FrameBuffer
+    from tutelage.students.distillation.learner import Learner
+    from tutelage.students.distillation.progress import Ledger
+    from tutelage.students.vision_student import VisionStudent
+    from tutelage.teachers.experts import Expert
+
+Drive = Callable[[Tensor, Tensor], Tensor]
+"""The student's and the expert's actions, ``(n, a)`` each, in [-1, 1], to the actions that are taken."""
+
+
+class RollOut:
+    """Running episodes of a task, begun anew when this is made.
+
+    Args:
+        task: its automatic reset must be on.
+        expert: labels every state; must fit the task.
+        student: acts in every state too, so that its frame stacks and memory are its own.
+
+    Raises:
+        ValueError: when expert or student do not fit the task.
+    """
+
+    def __init__(self, task: VecTask, expert: Expert, student: VisionStudent) -> None:
+        self.task, self.expert, self.student = task, expert, student
+        task.auto_reset = True
+        self.obs_dict = task.reset()
+        check_fit(task, expert, student)
+        self.state = student.start(task.num_envs)
+        self.started = torch.ones(task.num_envs, dtype=torch.bool, device=task.device)
+
+    def fill(
+        self,
+        buffer: FrameBuffer,
+        steps: int,
+        drive: Drive,
+        learner: Learner,
+        ledger: Ledger,
+        deterministic: bool = True,
+        generator: Generator | None = None,
+    ) -> None:
+        """Take steps of all environments, each added to `buffer` with its labels.
+
+        Args:
+            buffer: where frames go.
+            steps: how many.
+            drive: who acts.
+            learner: knows what is to be kept of a step.
+            ledger: counts frames, queries, errors, ended episodes.
+            deterministic: whether the student's action is its mean.
+            generator: of the student's actions where not.
+        """
+        for _ in range(steps):
+            advice = self.expert.advise(self.obs_dict)
+            buffer.add(learner.fields(self.obs_dict, advice.mean, advice.std), self.started)
+            actions, self.state = self.student.act(self.obs_dict, self.state, deterministic, generator)
+            right = advice.mean.clamp(-1, 1)
+            self.obs_dict, _, dones, extras = self.task.step(drive(actions, right))
+            self.started = dones.bool()
+            self.state = self.state.reset(self.started)
+            ledger.add_step(self.started, extras["success"], (actions - right).abs())
+
+
+def check_fit(task: VecTask, expert: Expert, student: VisionStudent) -> None:
+    """Make sure that an expert and a student can act in a task.
+
+    Raises:
+        ValueError: when a view is not there, or the number of actions or the size of a view differs.
+    """
+    check_expert(expert, task)
+    name = type(task).__name__
+    for view in (*student.config.images, student.config.vector):
+        if view is not None and view not in task.obs_dict:
+            raise ValueError(
+                f"the student sees a view that {name} does not show: "
+                f"{unknown('view', view, list(task.obs_dict))}"
+            )
+    if student.num_actions != task.num_actions:
+        raise ValueError(
+            f"the student's actions have {student.num_actions} numbers, those of {name} "
+            f"{task.num_actions}; it was made for another task"
+        )

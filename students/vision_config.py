@@ -1,0 +1,103 @@
+"""What a vision student is: which images it sees, through which encoder, with which memory."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+Encoder = Literal["fast", "nature", "impala", "points"]
+Head = Literal["deterministic", "gaussian"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Settings of a `tutelage.students.vision_student.VisionStudent`; JSON values only.
+
+    Attributes:
+        images: names in ``obs_dict``: ``<camera>/rgb``, ``<camera>/depth``. Several are channels of one
+            input, so of one size; ``("front/rgb", "front/depth")`` is RGB-D.
+        vector: a view beside them, what the robot feels; None for images alone.
+        encoder: one of `tutelage.students.encoders.ENCODERS`.
+        frames: how many successive images are stacked, at least 1.
+        memory: units of a GRU (Cho et al. 2014) between encoder and head; 0 for none.
+        hidden: widths of the head's hidden layers (ELU).
+        head: ``deterministic``, or ``gaussian`` with a standard deviation that does not depend on what is
+            seen.
+        init_std: the first standard deviation.
+        critic_view: what a critic sees, a vector, and may be what the student does not; None for no critic.
+        critic_hidden: widths of its hidden layers.
+        depth_far: metres beyond which depth, infinite too, counts as this.
+        fovy: vertical field of view of the camera in degrees, for ``points``.
+        precision: of the encoder. ``auto``: bfloat16 where the processor computes faster with it, and never
+            for ``points``.
+
+    Raises:
+        ValueError: for an unknown name, or a number out of range.
+    """
+
+    images: tuple[str, ...] = ("front/rgb",)
+    vector: str | None = "policy"
+    encoder: Encoder = "fast"
+    frames: int = 1
+    memory: int = 0
+    hidden: tuple[int, ...] = (256, 128)
+    head: Head = "deterministic"
+    init_std: float = 0.3
+    critic_view: str | None = None
+    critic_hidden: tuple[int, ...] = (256, 128)
+    depth_far: float = 3.0
+    fovy: float = 45.0
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.images, str) or not self.images:
+            raise ValueError(f"images are {self.images!r}; give a tuple of names, as ('front/rgb',)")
+        if len(set(self.images)) < len(self.images):
+            raise ValueError(f"images are {self.images}: name each once, and stack frames by frames=")
+        for name, choices in (("encoder", Encoder), ("head", Head), ("precision", Precision)):
+            if (value := getattr(self, name)) not in get_args(choices):
+                raise ValueError(unknown(name, value, get_args(choices)))
+        if self.frames < 1 or self.memory < 0:
+            raise ValueError(
+                f"frames must be at least 1 and memory at least 0, not {self.frames} and {self.memory}"
+            )
+        for name in ("init_std", "depth_far", "fovy"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if self.encoder == "points" and self.images[-1].partition("/")[2] != "depth":
+            raise ValueError(
+                "the encoder 'points' needs depth, perhaps after RGB: images=('front/depth',) or "
+                f"('front/rgb', 'front/depth'), not {self.images}"
+            )
+        if self.encoder == "points" and self.precision == "bfloat16":
+            raise ValueError("points in bfloat16 are millimetres off; use precision='auto' with 'points'")
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """All names in ``obs_dict`` that the student, or its critic, reads; each once."""
+        vectors = [view for view in (self.vector, self.critic_view) if view is not None]
+        return tuple(dict.fromkeys([*self.images, *vectors]))
+
+
+def vision_config_from_json(values: Mapping[str, Any]) -> VisionConfig:
+    """Make a config of JSON values; the defaults stand for what is missing.
+
+    Raises:
+        ValueError: when there is no such setting, which names the nearest; or a value is out of range.
+    """
+    known = [setting.name for setting in fields(VisionConfig)]
+    for name in values:
+        if name not in known:
+            raise ValueError(unknown("setting", name, known))
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return VisionConfig(**plain)
+
+
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """The message for a name that does not exist; suggests the nearest."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"no {kind} is called {name!r}{hint} (known: {', '.join(known)})"

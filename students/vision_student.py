@@ -1,0 +1,335 @@
+"""Students that see: an image encoder, what the robot feels, perhaps a memory, and a head for actions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from tutelage.envs.state import StateError, atomic_file
+from tutelage.students.encoders import ENCODERS, Encoder, PointNet, fast_bfloat16
+from tutelage.students.pixels import input_size, to_pixels
+from tutelage.students.vision_config import VisionConfig, unknown, vision_config_from_json
+
+if TYPE_CHECKING:
+    from tutelage.envs.batched.vec_task import VecTask
+
+WEIGHTS, DESCRIPTION = "student.safetensors", "student.json"
+
+
+@dataclass(frozen=True)
+class StudentState:
+    """What `n` students remember of their episodes: never changed in place.
+
+    Attributes:
+        frames: image -> the last ``config.frames`` of them, oldest first, ``(n, frames, *image)``; empty
+            where students see single frames.
+        memory: of the GRU, ``(n, config.memory)``.
+        started: whether the next frame begins an episode, bool ``(n,)``; it then fills the stack.
+    """
+
+    frames: dict[str, Tensor]
+    memory: Tensor
+    started: Tensor
+
+    def reset(self, dones: Tensor) -> StudentState:
+        """Forget where an episode ended, bool ``(n,)``."""
+        dones = dones.bool()
+        memory = torch.where(dones[:, None], 0.0, self.memory)
+        return StudentState(self.frames, memory, self.started | dones)
+
+    def detach(self) -> StudentState:
+        """The same, but gradients stop here: truncated back-propagation through time."""
+        return dataclasses.replace(self, memory=self.memory.detach())
+
+    def push(self, images: Mapping[str, Tensor]) -> StudentState:
+        """Take in the images of a step, ``(n, *image)`` each, as they are in ``obs_dict``."""
+        frames = {}
+        for name, stack in self.frames.items():
+            n, depth = stack.shape[:2]
+            rows = torch.arange(n * (depth + 1), device=stack.device).view(n, depth + 1)
+            rows = torch.where(self.started[:, None], rows[:, -1:], rows[:, 1:])
+            # Whole images by their row are moved several times as fast as they are chosen by a mask.
+            kept = torch.cat([stack, images[name][:, None]], 1).flatten(0, 1)
+            frames[name] = kept.index_select(0, rows.flatten()).view(stack.shape)
+        return StudentState(frames, self.memory, torch.zeros_like(self.started))
+
+
+class Heads(NamedTuple):
+    """What a student answers.
+
+    Attributes:
+        mean: of the actions, before clipping, ``(n, a)``.
+        std: standard deviations, ``(n, a)``; None of deterministic students.
+        value: estimate of the return, ``(n,)``; None without a critic, or where its view is not given.
+        state: with the memory after this step.
+    """
+
+    mean: Tensor
+    std: Tensor | None
+    value: Tensor | None
+    state: StudentState
+
+
+class VisionStudent(nn.Module):
+    """A policy that sees images and a vector, and acts.
+
+    ::
+
+        images -> encoder --.
+        vector -------------+-> [GRU, with what went in beside what comes out] -> MLP -> mean
+        critic view -> MLP -> value                                           parameter -> std
+
+        student = VisionStudent.of_task(VisionConfig(images=("front/rgb",)), task)
+        state = student.start(task.num_envs)
+        actions, state = student.act(obs_dict, state)
+        obs_dict, rew, dones, extras = task.step(actions)
+        state = state.reset(dones)
+
+    The encoder computes in bfloat16 where `precision` allows it; all the rest, and every output, is float32.
+    Pixels are channels last in memory, which is as images are stored: bytes are used without a copy.
+
+    Args:
+        config: what it is.
+        shapes: view -> shape of one environment's part of it; at least of all views in `config`. RGB is
+            ``(height, width, 3)``, depth ``(height, width)``.
+        num_actions: size of an action.
+        seed: of the first weights; global generators stay as they are.
+
+    Raises:
+        ValueError: when a view is missing or of a shape that does not fit; names the nearest.
+    """
+
+    def __init__(
+        self, config: VisionConfig, shapes: Mapping[str, tuple[int, ...]], num_actions: int, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.config, self.num_actions = config, num_actions
+        for name in config.views:
+            if name not in shapes:
+                raise ValueError(unknown("view", name, list(shapes)))
+        self.shapes = {name: tuple(shapes[name]) for name in config.views}
+        size = input_size(config.images, self.shapes, config.frames)
+        for view in (config.vector, config.critic_view):
+            if view is not None and len(self.shapes[view]) != 1:
+                raise ValueError(f"{view!r} must be a vector, but has shape {self.shapes[view]}")
+
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            if config.encoder == "points":
+                self.encoder: Encoder = PointNet(*size, fovy=config.fovy, depth_far=config.depth_far)
+            else:
+                self.encoder = ENCODERS[config.encoder](*size)
+            self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            inputs = self.encoder.features + (self.shapes[config.vector][0] if config.vector else 0)
+            self.gru = nn.GRUCell(inputs, config.memory) if config.memory else None
+            self.actor = _mlp(inputs + config.memory, config.hidden, num_actions)
+            with torch.no_grad():
+                for parameter in self.actor[-1].parameters():
+                    parameter.mul_(0.1)  # first actions are small
+            self.log_std: nn.Parameter | None = None
+            if config.head == "gaussian":
+                self.log_std = nn.Parameter(torch.full((num_actions,), config.init_std).log())
+            self.critic: nn.Sequential | None = None
+            if config.critic_view is not None:
+                self.critic = _mlp(self.shapes[config.critic_view][0], config.critic_hidden, 1)
+
+    @staticmethod
+    def of_task(config: VisionConfig, task: VecTask, seed: int = 0) -> VisionStudent:
+        """Make one for the views and actions of a task, on its device.
+
+        Raises:
+            ValueError: when the task has no such view; names the nearest.
+        """
+        shapes = {name: tuple(view.shape[1:]) for name, view in task.obs_dict.items()}
+        return VisionStudent(config, shapes, task.num_actions, seed).to(task.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def computes_bfloat16(self) -> bool:
+        """Whether the encoder computes in bfloat16 here."""
+        precision = self.config.precision
+        if precision == "auto" and self.encoder.takes_bfloat16:
+            return fast_bfloat16(self.device.type)
+        return precision == "bfloat16"
+
+    def start(self, n: int) -> StudentState:
+        """The state of `n` students before their first step: nothing is remembered."""
+        device, config = self.device, self.config
+        frames = {}
+        for name in config.images if config.frames > 1 else ():
+            shape = self.shapes[name]
+            kind = torch.uint8 if len(shape) == 3 else torch.float32
+            frames[name] = torch.zeros(n, config.frames, *shape, dtype=kind, device=device)
+        memory = torch.zeros(n, config.memory, device=device)
+        return StudentState(frames, memory, torch.ones(n, dtype=torch.bool, device=device))
+
+    @torch.no_grad()
+    def act(
+        self,
+        obs_dict: Mapping[str, Tensor],
+        state: StudentState,
+        deterministic: bool = True,
+        generator: Generator | None = None,
+    ) -> tuple[Tensor, StudentState]:
+        """Actions for what a task shows now.
+
+        Args:
+            obs_dict: of the task: single frames.
+            state: of the step before, reset where an episode ended.
+            deterministic: the mean; or else, of Gaussian students, a draw.
+            generator: of draws, on the student's device.
+
+        Returns:
+            Actions ``(n, a)``, clipped to [-1, 1], and the next state.
+
+        Raises:
+            ValueError: for a draw from a deterministic student, or without a generator; for views of
+                another shape or type.
+        """
+        if not deterministic and (self.log_std is None or generator is None):
+            raise ValueError("drawing actions needs head='gaussian' and a generator")
+        state = state.push(obs_dict)
+        hidden, state = self._remember(self.see({**obs_dict, **state.frames}), state)
+        actions: Tensor = self.actor(hidden)
+        if not deterministic and self.log_std is not None:
+            noise = torch.randn(actions.shape, generator=generator, device=actions.device)
+            actions = actions + self.log_std.exp() * noise
+        return actions.clamp(-1, 1), state
+
+    def forward(self, inputs: Mapping[str, Tensor], state: StudentState) -> Heads:
+        """Answer a batch, with gradients.
+
+        Args:
+            inputs: as ``obs_dict``, but with stacked frames, if any, ``(n, frames, *image)``, oldest first.
+                The critic's view may be missing.
+            state: only its memory is used.
+
+        Raises:
+            ValueError: for views of another shape or type.
+        """
+        hidden, state = self._remember(self.see(inputs), state)
+        return self._heads(hidden, inputs, state)
+
+    def forward_sequence(
+        self, inputs: Mapping[str, Tensor], state: StudentState, started: Tensor | None = None
+    ) -> Heads:
+        """Answer sequences, with gradients through time: all images at once, then the memory step by step.
+
+        Args:
+            inputs: as of `forward`, with time in front: ``(T, n, ...)``.
+            state: before the first step; detach it to truncate back-propagation there.
+            started: where a step begins an episode, bool ``(T, n)``; the memory is zeroed before it.
+
+        Returns:
+            mean, std and value with time in front, and the state after the last step.
+        """
+        length, n = next(iter(inputs.values())).shape[:2]
+        flat = {name: part.flatten(0, 1) for name, part in inputs.items()}
+        steps = []
+        for t, seen in enumerate(self.see(flat).unflatten(0, (length, n))):
+            state = state if started is None else state.reset(started[t])
+            hidden, state = self._remember(seen, state)
+            steps.append(hidden)
+        heads = self._heads(torch.cat(steps), flat, state)
+        mean, std, value = (None if x is None else x.unflatten(0, (length, n)) for x in heads[:3])
+        assert mean is not None
+        return Heads(mean, std, value, state)
+
+    def see(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The first half of `forward`: features of the images, then the vector, float32 ``(n, inputs)``."""
+        low, config = self.computes_bfloat16, self.config
+        kind = torch.bfloat16 if low else torch.float32
+        parts = [
+            to_pixels(name, inputs[name], self.shapes[name], config.frames, config.depth_far, kind)
+            for name in config.images
+        ]
+        pixels = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=low):
+            features: Tensor = self.encoder(pixels)
+        if config.vector is None:
+            return features
+        vector, shape = inputs[config.vector], self.shapes[config.vector]
+        if tuple(vector.shape[1:]) != shape:
+            raise ValueError(
+                f"{config.vector!r} has shape {tuple(vector.shape)}; this student sees (n, {shape[0]})"
+            )
+        return torch.cat([features, vector], 1)
+
+    # --- saving ----------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write weights (safetensors) and description (JSON) into a folder, each file atomically."""
+        from safetensors.torch import save_file
+
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
+        description = {"config": asdict(self.config), "shapes": self.shapes, "num_actions": self.num_actions}
+        with atomic_file(Path(folder) / WEIGHTS) as part:
+            save_file(tensors, part)
+        with atomic_file(Path(folder) / DESCRIPTION) as part:
+            part.write_text(json.dumps(description, indent=2) + "\n")
+
+    @staticmethod
+    def load(folder: str | Path, device: str | torch.device = "cpu") -> VisionStudent:
+        """Read what `save` wrote; executes no code.
+
+        Raises:
+            FileNotFoundError: when there is no such file.
+            StateError: when a file is truncated, foreign, or does not fit the other.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            description = json.loads((Path(folder) / DESCRIPTION).read_text())
+            config = vision_config_from_json(description["config"])
+            shapes = {name: tuple(shape) for name, shape in description["shapes"].items()}
+            student = VisionStudent(config, shapes, int(description["num_actions"]))
+            student.load_state_dict(load_file(Path(folder) / WEIGHTS))
+        except FileNotFoundError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+            raise StateError(f"{folder} holds no vision student that fits its description: {error}") from None
+        return student.to(device)
+
+    def export_onnx(self, path: str | Path) -> float:
+        """Write the policy as ONNX; see `tutelage.students.onnx_export.export_onnx`."""
+        from tutelage.students.onnx_export import export_onnx
+
+        return export_onnx(self, path)
+
+    # --- inner works -----------------------------------------------------------------------------------
+
+    def _remember(self, seen: Tensor, state: StudentState) -> tuple[Tensor, StudentState]:
+        """What the actor gets, and the state with the memory of this step."""
+        if self.gru is None:
+            return seen, state
+        memory: Tensor = self.gru(seen, state.memory)
+        return torch.cat([seen, memory], 1), dataclasses.replace(state, memory=memory)
+
+    def _heads(self, hidden: Tensor, inputs: Mapping[str, Tensor], state: StudentState) -> Heads:
+        mean: Tensor = self.actor(hidden)
+        std = None if self.log_std is None else self.log_std.exp().expand_as(mean)
+        value = None
+        view = self.config.critic_view
+        if self.critic is not None and view is not None and view in inputs:
+            value = self.critic(inputs[view])[:, 0]
+        return Heads(mean, std, value, state)
+
+
+def _mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [nn.Linear(inputs, width), nn.ELU()]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
