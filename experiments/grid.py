@@ -43,6 +43,7 @@ PACKAGES = (
     "numpy",
     "scikit-learn",
     "box2d",
+    "mujoco",
 )
 THREADS = {
     "OMP_NUM_THREADS": "1",
