@@ -51,7 +51,8 @@ def views(config: ViewsConfig) -> Path:
     """Make the environments, draw the sheet, write it; return the file.
 
     Raises:
-        ValueError: for an unknown task or camera; the message names those there are.
+        ValueError: for an unknown task, camera or device, or a wrong number; the message names the cure.
+        SimulatorError: when there is no such GPU.
         OSError: when the file cannot be written.
     """
     import torch
@@ -63,8 +64,11 @@ def views(config: ViewsConfig) -> Path:
 
     if config.n < 1:
         raise ValueError(f"n must be at least 1, not {config.n}")
+    if config.steps < 0:
+        raise ValueError(f"steps must not be negative, but is {config.steps}; give 0 for the first pictures")
     if not config.modalities:
         raise ValueError("no modality is left to show; name some of rgb, depth, segmentation")
+    _check_device(config.device)
     cameras = config.cameras or camera_names(config.task)
     visuals = {
         "none": VisualRandomization.none,
@@ -80,6 +84,7 @@ def views(config: ViewsConfig) -> Path:
         visuals=visuals,
         cameras=[CameraConfig(name, config.size, config.size, config.modalities) for name in cameras],
     )
+    _make_folder(config.out)
     task.reset()
     generator = torch.Generator().manual_seed(config.seed)
     for _ in range(config.steps):
@@ -87,11 +92,36 @@ def views(config: ViewsConfig) -> Path:
         task.step(actions.to(task.device))
     sheet = view_sheet(task, config.scale, most=config.n)
     task.close()
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_bytes(png_bytes(sheet))
+    try:
+        config.out.write_bytes(png_bytes(sheet))
+    except OSError as error:
+        raise OSError(f"cannot write {config.out} ({error.strerror}); choose another file by --out") from None
     if config.tensorboard is not None:
         log_sheet(config.tensorboard, f"views/{config.task}", sheet)
     return config.out
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        known = torch.device(device).type in ("cpu", "cuda")
+    except RuntimeError:
+        known = False
+    if not known:
+        raise ValueError(f"--device must be cpu, cuda or cuda:<number of a GPU>, not {device!r}")
+
+
+def _make_folder(out: Path) -> None:
+    """Make the folder of a file that is to be written, before any work is done in vain."""
+    if out.is_dir():
+        raise OSError(f"{out} is a folder; give a file by --out, as {out / 'views.png'}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"cannot make the folder {out.parent} ({error.strerror}); choose another file by --out"
+        ) from None
 
 
 def camera_names(task: str) -> tuple[str, ...]:

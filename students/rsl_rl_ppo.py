@@ -116,7 +116,9 @@ def _iterations(
                     [ended.sum(), extras["success"].sum(), (returns * ended).sum(), (lengths * ended).sum()]
                 )
                 for name, mean in extras.get("log", {}).items():
-                    terms[name] = terms.get(name, torch.zeros(())) + mean * ended.sum()
+                    # NaN until the first episode ends, on a GPU
+                    total = torch.where(ended.any(), mean * ended.sum(), 0.0)
+                    terms[name] = terms.get(name, torch.zeros((), device=env.device)) + total
                 returns.masked_fill_(ended, 0.0)
                 lengths.masked_fill_(ended, 0.0)
             algorithm.compute_returns(observations)

@@ -24,8 +24,14 @@ if TYPE_CHECKING:
 
 Modality = Literal["rgb", "depth", "segmentation"]
 
-VISUAL_FIELDS = ("geom_rgba", "light_pos", "light_diffuse", "cam_pos", "cam_quat", "cam_fovy")
-"""Fields of the model that renderers read per environment where the simulator has them per environment."""
+VISUAL_FIELDS = (
+    *("geom_rgba", "light_pos", "light_pos0", "light_poscom0", "light_diffuse"),
+    *("cam_pos", "cam_pos0", "cam_poscom0", "cam_quat", "cam_mat0", "cam_fovy"),
+)
+"""Fields of the model that pictures follow per environment where the simulator has them per environment.
+
+``pos0``, ``poscom0`` and ``mat0`` are what places cameras and lights that track a body.
+"""
 
 
 @dataclass(frozen=True)

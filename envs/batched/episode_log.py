@@ -25,6 +25,7 @@ class EpisodeLog:
         self._zeros = torch.zeros(num_envs, device=device)
         self.sums: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}
+        self._nan = torch.full((), torch.nan, device=device)
 
     def add(self, terms: Mapping[str, Tensor], valid: Tensor) -> Tensor:
         """Add a step's terms, 0 where not `valid`; return their sum, the reward, ``(num_envs,)``."""
@@ -42,16 +43,20 @@ class EpisodeLog:
         for sums in self.sums.values():
             rows.put(sums, 0.0)
 
-    def means(self, done: Tensor, lengths: Tensor, success: Tensor) -> dict[str, Tensor]:
-        """Means over the episodes that ended, scalars: each term's sum, length, success.
+    def restore(self, sums: Mapping[str, Tensor]) -> None:
+        """Go on from saved sums; no episode has ended yet."""
+        self.sums, self._last = dict(sums), {}
 
-        Where `done` is all False, as it may be under a mask, these are the last ones: zeros would go into
-        users' averages.
+    def means(self, done: Tensor, lengths: Tensor, success: Tensor) -> dict[str, Tensor]:
+        """Means over the episodes that ended, scalars: each term's sum, length, success; and their number.
+
+        Where `done` is all False, as it may be under a mask, ``episode/count`` is 0 and the means are the
+        last ones, as zeros would go into users' averages; NaN until the first episode ends.
         """
         count = done.sum()
 
         def mean(values: Tensor) -> Tensor:
-            return torch.where(done, values, 0).sum() / count.clamp(min=1)
+            return torch.where(done, values, 0).sum() / count
 
         now = {
             **{f"reward/{name}": mean(sums) for name, sums in self.sums.items()},
@@ -59,6 +64,7 @@ class EpisodeLog:
             "episode/success": mean(success.to(torch.float32)),
         }
         self._last = {
-            name: torch.where(count > 0, value, self._last.get(name, value)) for name, value in now.items()
+            name: torch.where(count > 0, value, self._last.get(name, self._nan))
+            for name, value in now.items()
         }
-        return dict(self._last)
+        return {**self._last, "episode/count": count.to(torch.float32)}

@@ -45,12 +45,13 @@ class ImageAugmentation:
         cutouts: how many rectangles of one random colour (0 in depth) are put into each image (Laskin et al.
             2020, "Reinforcement Learning with Augmented Data").
         cutout_size: their sides, as a share of the image's.
-        depth_noise: standard deviation of Gaussian noise relative to the depth.
+        depth_noise: standard deviation of Gaussian noise relative to the depth, at most 0.5; what is
+            infinitely far stays so, and nothing comes behind the camera.
         depth_lost: share of the pixels that a depth camera returns as 0.
         depth_step: metres to whose multiples depth is rounded; the same for all images.
 
     Raises:
-        ValueError: for a negative amount, or one that is too large.
+        ValueError: for a negative or infinite amount, or one that is too large.
     """
 
     shift: int = 0
@@ -70,12 +71,12 @@ class ImageAugmentation:
         for field in fields(self):
             amount = getattr(self, field.name)
             shares = ("brightness", "contrast", "saturation", "cutout_size", "depth_lost")
-            most = 1.0 if field.name in shares else math.inf
-            if not 0 <= amount <= most:
+            most = {**dict.fromkeys(shares, 1.0), "depth_noise": 0.5}.get(field.name, math.inf)
+            if not (0 <= amount <= most and amount < math.inf):
                 raise ValueError(
                     f"{field.name} must be from 0 to {most:g}, not {amount}"
                     if most < math.inf
-                    else f"{field.name} must not be negative, but is {amount}"
+                    else f"{field.name} must be finite and not negative, but is {amount}"
                 )
 
     @staticmethod
@@ -135,10 +136,10 @@ class ImageAugmentation:
         if self.blur:
             planes = blur(planes, self.blur * _uniform(planes, 1, generator)[:, 0], reach(self.blur))
         if any(jitter):
-            signed = planes.new_tensor(jitter) * (2 * _uniform(planes, 4, generator) - 1)
-            factors = 1 + signed[:, :3]
-            brightness, contrast, saturation = factors.unbind(1)
-            planes = jitter_colours(planes, brightness, contrast, saturation, signed[:, 3])
+            signed = (2 * _uniform(planes, 4, generator) - 1).unbind(1)
+            *factors, hue = (amount * unit for amount, unit in zip(jitter, signed, strict=True))
+            brightness, contrast, saturation = (1 + factor for factor in factors)
+            planes = jitter_colours(planes, brightness, contrast, saturation, hue)
         if self.noise:
             planes = self._noisy(planes, self.noise, generator)
         if self.cutouts:
@@ -151,8 +152,8 @@ class ImageAugmentation:
         images = self._shift(images[..., None], generator)[..., 0]
         planes = images[:, None]
         if self.depth_noise:
-            ones = torch.ones_like(planes)
-            planes = planes * self._noisy(ones, self.depth_noise, generator).clamp_(min=0)
+            factors = self._noisy(torch.ones_like(planes), self.depth_noise, generator).clamp_(min=0)
+            planes = torch.where(planes.isfinite(), planes * factors, planes)  # infinity times 0 is NaN
         if self.depth_step:
             planes = (planes / self.depth_step).round() * self.depth_step
         if self.depth_lost:
@@ -180,7 +181,7 @@ class ImageAugmentation:
         height, width = planes.shape[2:]
         unit = _uniform(planes, 4, generator)
         y, x = unit[:, 0] * height, unit[:, 1] * width
-        tall, wide = (self.cutout_size / 2 * unit[:, 2:] * planes.new_tensor((height, width))).unbind(1)
+        tall, wide = (self.cutout_size / 2 * size * unit[:, i] for i, size in ((2, height), (3, width)))
         return torch.stack([y - tall, y + tall, x - wide, x + wide], 1)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import operator
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -206,11 +207,11 @@ def make_simulator(
             model or `model_fields` ask; the message names the cure.
         ValueError: when the arguments contradict each other.
     """
-    device = torch.device(device)
-    if num_envs < 1:
-        raise ValueError(f"num_envs must be at least 1, not {num_envs}")
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be 'cpu' or 'cuda', not {str(device)!r}")
+    device = _known_device(device)
+    counts = {"num_envs": num_envs, "max_contacts": max_contacts, "max_constraints": max_constraints}
+    for name, count in counts.items():
+        _check_count(name, count, 1)
+    _check_count("threads", threads, 0)
     if backend is None:
         backend = "warp" if device.type == "cuda" else "batch"
     if backend == "batch":
@@ -235,6 +236,25 @@ def make_simulator(
         max_contacts=max_contacts,
         max_constraints=max_constraints,
     )
+
+
+def _known_device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu' or 'cuda', not {str(device)!r}")
+    return found
+
+
+def _check_count(name: str, count: int, least: int) -> None:
+    try:
+        fits = operator.index(count) >= least and not isinstance(count, bool)
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} must be a whole number, at least {least}, not {count!r}")
 
 
 def prepare_model(model: mujoco.MjModel, model_fields: Sequence[str]) -> mujoco.MjModel:
@@ -329,12 +349,28 @@ def check_values(name: str, values: Tensor, rows: Rows | None, target: Sequence[
         raise ValueError(f"values of {name!r} are on {values.device}, the simulator on {device}")
 
 
+_settled = False
+
+
 def settle_threads() -> None:
-    """Keep torch from taking the CPU away from the simulation threads.
+    """Keep torch from taking the CPU away from the simulation threads; does so once in a process.
 
     Torch's OpenMP threads spin while they wait; beside simulation threads on the same cores that costs up to
     nine tenths of the speed. Small tensors gain nothing from several threads, so torch gets one; set
-    ``TUTELAGE_TORCH_THREADS`` to choose another number. (`tutelage.envs` also asks OpenMP to wait passively,
-    which works where it is imported before torch.)
+    ``TUTELAGE_TORCH_THREADS`` to choose another number, or call ``torch.set_num_threads`` after the first
+    simulator was made. (`tutelage.envs` also asks OpenMP to wait passively, which works where it is imported
+    before torch.)
+
+    Raises:
+        SimulatorError: when ``TUTELAGE_TORCH_THREADS`` is no number of threads.
     """
-    torch.set_num_threads(int(os.environ.get("TUTELAGE_TORCH_THREADS", "1")))
+    global _settled
+    if _settled:
+        return
+    chosen = os.environ.get("TUTELAGE_TORCH_THREADS", "1")
+    if not (chosen.strip().isdecimal() and int(chosen) > 0):
+        raise SimulatorError(
+            f"TUTELAGE_TORCH_THREADS is {chosen!r}; set it to a whole number, at least 1, or leave it out"
+        )
+    torch.set_num_threads(int(chosen))
+    _settled = True

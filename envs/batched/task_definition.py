@@ -7,7 +7,8 @@ model is built, how an episode starts, what actions do, what is seen, what is re
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor
@@ -18,8 +19,26 @@ from tutelage.envs.tasks import BoxTasks
 if TYPE_CHECKING:
     import mujoco
 
-    from tutelage.envs.batched.simulator import Simulator
+    from tutelage.envs.batched.cameras import CameraConfig
+    from tutelage.envs.batched.simulator import Backend, Simulator
     from tutelage.envs.batched.streams import RandomStreams
+    from tutelage.envs.batched.visual_randomization import VisualRandomization
+
+
+class TaskOptions(TypedDict, total=False):
+    """What every task's constructor takes beside its own arguments; see `VecTask`."""
+
+    device: str | torch.device
+    backend: Backend | None
+    seed: int
+    obs_view: str
+    states_view: str
+    cameras: Sequence[CameraConfig]
+    visuals: VisualRandomization | None
+    view_noise: Mapping[str, float]
+    threads: int
+    max_contacts: int
+    max_constraints: int
 
 
 class TaskDefinition(ABC):
@@ -99,7 +118,19 @@ class TaskDefinition(ABC):
 
     @abstractmethod
     def compute_views(self) -> dict[str, Tensor]:
-        """Named views, float32 ``(num_envs, size)`` each; at least `obs_view` and `states_view`."""
+        """Named views, float32 ``(num_envs, size)`` each; at least `obs_view` and `states_view`.
+
+        They may be live views of the simulator: `VecTask` hands out copies.
+        """
+
+    def set_train_info(self, env_frames: int, *args: Any, **kwargs: Any) -> None:
+        """Called by rl_games with the progress of training; tasks here do not depend on it."""
+
+    def get_env_state(self) -> None:
+        """Nothing that rl_games should put into its checkpoints; for running episodes use `state_dict`."""
+
+    def set_env_state(self, env_state: Any) -> None:
+        """Called by rl_games with what `get_env_state` returned."""
 
     def new_buffer(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Make a ``(num_envs, *shape)`` tensor of zeros that is part of the saved state."""
@@ -113,28 +144,3 @@ class TaskDefinition(ABC):
             ValueError: when the task space has no such parameter.
         """
         return self.tasks[:, self.task_space.names.index(name)].to(torch.float32)
-
-
-def check_actions(actions: Tensor, like: Tensor) -> Tensor:
-    """Whether all of the actions are finite numbers, a scalar bool on their device.
-
-    Args:
-        actions: what the user handed in.
-        like: a tensor of the shape, and on the device, that is expected.
-
-    Raises:
-        ValueError: for a wrong type, shape, dtype or device; on the CPU also where one is not finite.
-    """
-    if not isinstance(actions, Tensor):
-        raise ValueError(f"actions are {type(actions).__name__}, not a torch tensor")
-    if actions.shape != like.shape:
-        raise ValueError(f"actions have shape {tuple(actions.shape)}, not {tuple(like.shape)}")
-    if not actions.dtype.is_floating_point:
-        raise ValueError(f"actions are {actions.dtype}, not floating-point numbers in [-1, 1]")
-    if actions.device.type != like.device.type:
-        raise ValueError(f"actions are on {actions.device}, the environments on {like.device}")
-    finite = torch.isfinite(actions).all()
-    if like.device.type == "cpu" and not finite:
-        row = int((~torch.isfinite(actions)).any(1).nonzero()[0])
-        raise ValueError(f"action of environment {row} is not finite: {actions[row].tolist()}")
-    return finite

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,10 @@ _DECIDE_CONSTANTS = {"body_mass", "body_inertia", "body_ipos", "body_iquat", "do
 
 
 def save_task(task: VecTask) -> StateDict:
-    """Physics, model fields, buffers, random streams, and what noise has made of the last views."""
+    """Whose state it is, physics, model fields, buffers, random streams, and the last views with noise."""
     return {
+        "class": type(task).__name__,
+        "task_parameters": list(task.task_space.names),
         "physics": _array(task.sim.save()),
         "model": {name: _array(task.sim.read_model(name)) for name in task.sim.model_fields},
         "buffers": {name: _array(buffer) for name, buffer in task.buffers.items()},
@@ -36,18 +39,10 @@ def load_task(task: VecTask, state: StateDict) -> None:
     """Continue the episodes of `save_task`, but for the views, which follow from them.
 
     Raises:
-        StateError: when the state is of another task, model or number of environments.
+        StateError: when the state is of another task, model or number of environments, or damaged; nothing
+            has been changed then.
     """
-    if set(state["buffers"]) != set(task.buffers) or len(state["keys"]) != task.num_envs:
-        raise StateError(
-            f"the state is of {len(state['keys'])} environments of another kind; expected "
-            f"{task.num_envs} of {type(task).__name__}"
-        )
-    if set(state["noisy_views"]) != set(task.view_noise):
-        raise StateError(
-            f"the state has noise on the views {sorted(state['noisy_views'])}, these environments on "
-            f"{sorted(task.view_noise)}; make them with the same view_noise"
-        )
+    _check(task, state)
 
     def tensor(values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.array(values)).to(task.device)
@@ -58,15 +53,65 @@ def load_task(task: VecTask, state: StateDict) -> None:
         task.sim.set_constants()
     for name, values in state["buffers"].items():
         task.buffers[name].copy_(tensor(values))
-    task.log.sums = {name: tensor(sums) for name, sums in state["term_sums"].items()}
+    task.log.restore({name: tensor(sums) for name, sums in state["term_sums"].items()})
     task.num_diverged.fill_(state["num_diverged"])
-    try:
-        task.sim.restore(tensor(state["physics"]))
-    except ValueError as error:
-        raise StateError(f"the state is of another model: {error}") from None
+    task.sim.restore(tensor(state["physics"]))
     task.sim.take_diverged()
     task.streams.keys.copy_(tensor(state["keys"]))
     task.streams.positions.copy_(tensor(state["positions"]))
+
+
+def _check(task: VecTask, state: StateDict) -> None:
+    """Compare a state with the one that the task would save now, entry by entry."""
+    own = save_task(task)
+    own["term_sums"] = {}  # they come with the first step
+    _compare(list(own), state, "the state")
+    for name, what in (("class", "of the task"), ("task_parameters", "with the task parameters")):
+        if state[name] != own[name]:
+            raise StateError(f"the state is {what} {state[name]}; these environments are {own[name]}")
+    if isinstance(state["keys"], np.ndarray) and state["keys"].shape != own["keys"].shape:
+        raise StateError(
+            f"the state is of {state['keys'].size} environments; expected {task.num_envs} of {own['class']}"
+        )
+    hints = {
+        "model": "; make them with the same model fields and visuals",
+        "noisy_views": "; make them with the same view_noise",
+        "physics": "; the model or the simulator is another",
+    }
+    for name, part in own.items():
+        if isinstance(part, Mapping):
+            if name == "term_sums" and isinstance(state[name], Mapping):
+                part = {term: np.zeros(task.num_envs, np.float32) for term in state[name]}
+            _compare(list(part), state[name], f"{name!r} of the state", hints.get(name, ""))
+            for entry, values in part.items():
+                _compare_arrays(values, state[name][entry], f"{name}/{entry}", "")
+        elif isinstance(part, np.ndarray):
+            _compare_arrays(part, state[name], name, hints.get(name, ""))
+    if not isinstance(state["num_diverged"], int) or state["num_diverged"] < 0:
+        raise StateError(f"'num_diverged' of the state is {state['num_diverged']!r}, not a count")
+
+
+def _compare(names: list[str], found: Any, where: str, hint: str = "") -> None:
+    if not isinstance(found, Mapping):
+        raise StateError(f"{where} is a {type(found).__name__}, not the dict of a saved task")
+    missing, foreign = sorted(set(names) - set(found)), sorted(set(found) - set(names))
+    if missing or foreign:
+        faults = [
+            f"{what} {', '.join(map(repr, names))}"
+            for what, names in (("lacks", missing), ("has unknown", foreign))
+            if names
+        ]
+        raise StateError(f"{where} {' and '.join(faults)}{hint}")
+
+
+def _compare_arrays(own: NDArray[Any], found: Any, where: str, hint: str) -> None:
+    if not isinstance(found, np.ndarray):
+        raise StateError(f"{where!r} of the state is a {type(found).__name__}, not an array")
+    if (found.shape, found.dtype) != (own.shape, own.dtype):
+        raise StateError(
+            f"{where!r} of the state is {found.dtype} of shape {found.shape}, not {own.dtype} of shape "
+            f"{own.shape}{hint}"
+        )
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

@@ -6,13 +6,13 @@ limits, logging, cameras, task parameters and seeds are here.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.envs.batched.cameras import VISUAL_FIELDS, CameraConfig, Cameras, make_cameras
@@ -20,7 +20,19 @@ from tutelage.envs.batched.episode_log import EpisodeLog
 from tutelage.envs.batched.rows import Rows
 from tutelage.envs.batched.simulator import Backend, make_simulator
 from tutelage.envs.batched.streams import RandomStreams
-from tutelage.envs.batched.task_definition import TaskDefinition, check_actions
+from tutelage.envs.batched.task_checks import (
+    EnvIds,
+    check_actions,
+    check_env_ids,
+    check_start,
+    check_view_noise,
+    proposed_tasks,
+    unknown,
+    view_space,
+    without_autograd,
+)
+from tutelage.envs.batched.task_definition import TaskDefinition
+from tutelage.envs.batched.task_definition import TaskOptions as TaskOptions
 from tutelage.envs.batched.task_state import load_task, save_task
 from tutelage.envs.state import StateDict
 from tutelage.envs.tasks import Tasks
@@ -37,22 +49,6 @@ CHECK_EVERY = 1000  # steps between checks that wait for a GPU
 VELOCITY_LIMIT = 1e4  # rad/s or m/s beyond which a simulation counts as diverged, though MuJoCo goes on
 
 
-class TaskOptions(TypedDict, total=False):
-    """What every task's constructor takes beside its own arguments; see `VecTask`."""
-
-    device: str | torch.device
-    backend: Backend | None
-    seed: int
-    obs_view: str
-    states_view: str
-    cameras: Sequence[CameraConfig]
-    visuals: VisualRandomization | None
-    view_noise: Mapping[str, float]
-    threads: int
-    max_contacts: int
-    max_constraints: int
-
-
 class VecTask(TaskDefinition):
     """A batch of environments of one task, as tensors, with the contract of IsaacGymEnvs' ``VecTask``.
 
@@ -66,20 +62,27 @@ class VecTask(TaskDefinition):
     the time limit alone, and buffers are ``obs_buf``, ``states_buf``, ``rew_buf``, ``reset_buf``,
     ``progress_buf``, ``timeout_buf``. Unlike there, a finished environment begins its next episode within the
     same step: its row of the observations is the first of the new episode (Isaac Gym resets one step later),
-    and its last ones are in ``extras["terminal_obs"]``.
+    and its last ones are in ``extras["terminal_obs"]``. `reset_buf` begins as zeros, not ones, as the first
+    episodes have begun. What `reset`, `start` and `step` return is never changed afterwards: it can be kept.
 
     Beyond that contract:
 
     - *Views*. ``obs_dict`` holds every named view: ``policy``, what a robot could know; ``privileged``, all
       of it; others that the task names; images as ``"<camera>/<modality>"``. ``obs`` is the view `obs_view`,
-      ``states`` (for asymmetric critics) the view `states_view`.
+      ``states`` (for asymmetric critics) the view `states_view`, both clipped to +-`clip_obs`.
     - *Task parameters*. `task_space` is a box; ``tasks`` (float64, ``(num_envs, d)``) are the running ones,
-      drawn uniformly unless `propose` is set, or `start` begins chosen ones.
+      drawn uniformly unless `propose` is set, or `start` begins chosen ones. When `propose` raises, or
+      proposes what is not in the space, in a `step`, that step was made, but the episodes that ended in it
+      wait for `reset` or `reset_done`.
     - *Ends*. `terminated`, `truncated`, `success`, `diverged` (bool, ``(num_envs,)``) tell how the step ended
       each episode. A simulation that diverged ends its episode, without success, counts in `num_diverged`,
-      and gives reward 0 and observations 0 in its last step.
+      and gives reward 0, observations 0 and black pictures until its next episode begins.
+    - *Extras*, in every step: ``time_outs``, ``success``, ``diverged``, ``terminal_obs``, ``ended_tasks``
+      (the tasks before those of the next episodes), all of `num_envs`.
     - *Reward terms* are logged apart: ``extras["log"]`` has, for the episodes that ended, the mean of each
-      term's sum, their mean length and success rate (tensors: nothing waits for a GPU).
+      term's sum, their mean length, success rate, and number, ``episode/count``. On the CPU it is there only
+      when some ended; on a GPU, where nothing waits to know that, always: the means stay the last ones, and
+      are NaN until the first end.
     - *Images* of terminal observations cost a second rendering in every step of a GPU; set
       `terminal_images` to have them in ``extras["terminal_obs"]`` there too, as on the CPU.
 
@@ -103,7 +106,9 @@ class VecTask(TaskDefinition):
 
     num_agents = 1
     clip_actions = 1.0
+    clip_obs = float("inf")
 
+    @without_autograd
     def __init__(
         self,
         num_envs: int,
@@ -132,8 +137,8 @@ class VecTask(TaskDefinition):
             backend=backend,
             model_fields=(*self.model_fields, *visual_fields),
             threads=threads,
-            max_contacts=max_contacts or self.default_max_contacts,
-            max_constraints=max_constraints or self.default_max_constraints,
+            max_contacts=self.default_max_contacts if max_contacts is None else max_contacts,
+            max_constraints=self.default_max_constraints if max_constraints is None else max_constraints,
         )
         self.model: mujoco.MjModel = self.sim.model
         self.device = self.rl_device = self.sim.device
@@ -145,23 +150,25 @@ class VecTask(TaskDefinition):
         self.tasks = self.new_buffer("tasks", self.task_space.dim, dtype=torch.float64)
         self.actions = self.new_buffer("actions", self.num_actions)
         self.progress_buf = self.new_buffer("progress_buf", dtype=torch.int64)
+        self.randomize_buf = self.new_buffer("randomize_buf", dtype=torch.int64)
         self.reset_buf = self.new_buffer("reset_buf", dtype=torch.int64)
+        # Of the running episodes, where a step may leave ended ones, or `reset_buf` tells of the one before:
+        self._over = self.new_buffer("episode_over", dtype=torch.bool)
+        self._broken = self.new_buffer("episode_diverged", dtype=torch.bool)
         self.rew_buf = torch.zeros(num_envs, device=self.device)
         self.timeout_buf = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
-        self.terminated = self.timeout_buf.clone()
-        self.truncated = self.timeout_buf.clone()
-        self.success = self.timeout_buf.clone()
-        self.diverged = self.timeout_buf.clone()
+        self.terminated, self.truncated, self.success, self.diverged, self._bad_actions = (
+            self.timeout_buf.clone() for _ in range(5)
+        )
         self.num_diverged = torch.zeros((), dtype=torch.int64, device=self.device)
         self.extras: dict[str, Any] = {}
         self.log = EpisodeLog(num_envs, self.device)
-        self._bad_actions = torch.zeros((), dtype=torch.bool, device=self.device)
         self._steps = 0
         self._everyone = Rows.all(num_envs, self.device)
 
         self.visuals = visuals
         self.cameras: Cameras | None = make_cameras(self.sim, cameras) if cameras else None
-        self.view_noise = dict(view_noise or {})
+        self.view_noise = check_view_noise(view_noise or {})
         self.setup()
         self._draw_tasks(self._everyone)
         self._begin(self._everyone)
@@ -172,65 +179,77 @@ class VecTask(TaskDefinition):
             self._known_view(view)
         self.num_obs = self.views[self.obs_view].shape[1]
         self.num_states = self.views[self.states_view].shape[1]
-        self.num_acts = self.num_actions
-        self.observation_space = _box(self.num_obs, np.inf)
-        self.state_space = _box(self.num_states, np.inf)
-        self.action_space = _box(self.num_actions, self.clip_actions)
+        self.num_acts, self.num_environments, self.num_observations = self.num_actions, num_envs, self.num_obs
+        self.control_freq_inv = self.decimation
+        self.action_space = gymnasium.spaces.Box(
+            -self.clip_actions, self.clip_actions, (self.num_actions,), np.float32
+        )
         self._observe(self._everyone)
+        self.observation_space, self.state_space = view_space(self.obs_buf), view_space(self.states_buf)
 
     # --- what users call -------------------------------------------------------------------------------
 
+    @without_autograd
     def reset(self) -> Observations:
         """Begin a new episode everywhere; return the first observations."""
-        self.reset_idx(self._everyone.indices)
+        self._draw_tasks(self._everyone)
+        self._begin_now(self._everyone)
         return self.obs_dict
 
-    def reset_idx(self, env_ids: Tensor) -> None:
-        """Begin new episodes, of newly drawn tasks, in these environments (int64 indices)."""
-        rows = Rows.of_indices(torch.sort(env_ids.to(self.device)).values, self.num_envs)
-        self._draw_tasks(rows)
-        self._begin(rows)
-        rows.put(self.reset_buf, 0)
-        self._observe(rows)
+    @without_autograd
+    def reset_idx(self, env_ids: EnvIds) -> None:
+        """Begin new episodes, of newly drawn tasks, in these environments (indices, or a mask).
 
+        Raises:
+            ValueError: when `env_ids` are wrong, with nothing changed.
+        """
+        ids = check_env_ids(env_ids, self.num_envs)
+        if len(ids):
+            rows = self._rows_at(np.sort(ids))
+            self._draw_tasks(rows)
+            self._begin_now(rows)
+
+    @without_autograd
     def seed(self, seeds: Sequence[int]) -> None:
         """Give every environment a stream of random numbers of its own seed, from the next reset on."""
         self.streams.seed(self._everyone, seeds)
 
     def reset_done(self) -> tuple[Observations, Tensor]:
-        """Begin new episodes where `reset_buf` is 1; return observations and those environments' indices."""
-        done_env_ids = self.reset_buf.nonzero().flatten()
-        if len(done_env_ids):
-            self.reset_idx(done_env_ids)
-        return self.obs_dict, done_env_ids
+        """Begin new episodes where `reset_buf` is 1 and that has not happened yet.
 
-    def start(self, env_ids: Tensor, tasks: Tasks, seeds: Sequence[int] | None = None) -> Observations:
+        With `auto_reset` it has: use this with ``auto_reset = False``.
+
+        Returns:
+            Observations, and indices of the environments where `reset_buf` was 1.
+        """
+        ended = self.reset_buf.bool()
+        self.reset_idx(ended & self._over)
+        return self.obs_dict, ended.nonzero().flatten()
+
+    @without_autograd
+    def start(self, env_ids: EnvIds, tasks: Tasks, seeds: Sequence[int] | None = None) -> Observations:
         """Begin episodes of chosen tasks.
 
         Args:
-            env_ids: int64, ascending, shape ``(n,)``.
-            tasks: shape ``(n, task_space.dim)``.
-            seeds: with them, an episode depends on its task, seed and actions alone.
+            env_ids: indices, shape ``(n,)``, or a mask.
+            tasks: shape ``(n, task_space.dim)``, in the order of `env_ids`.
+            seeds: in that order; with them, an episode depends on its task, seed and actions alone.
 
         Raises:
             TaskError: when a task is not in the task space.
-            ValueError: when there are not as many tasks, and seeds, as environments.
+            ValueError: when `env_ids` are wrong, or there are not as many tasks, and seeds, as environments.
+                Nothing has been changed then.
         """
-        tasks = self.task_space.check(tasks)
-        if not len(env_ids) == len(tasks) == len(env_ids if seeds is None else seeds):
-            raise ValueError(
-                f"{len(env_ids)} environments were given {len(tasks)} tasks"
-                + ("" if seeds is None else f" and {len(seeds)} seeds")
-            )
-        rows = Rows.of_indices(env_ids.to(self.device), self.num_envs)
-        if seeds is not None:
-            self.streams.seed(rows, seeds)
-        rows.put(self.tasks, torch.as_tensor(tasks, device=self.device))
-        self._begin(rows)
-        rows.put(self.reset_buf, 0)
-        self._observe(rows)
+        ids, tasks, seeds = check_start(env_ids, self.task_space.check(tasks), seeds, self.num_envs)
+        if len(ids):
+            rows = self._rows_at(ids)
+            if seeds is not None:
+                self.streams.seed(rows, seeds)
+            rows.put(self.tasks, torch.as_tensor(tasks, device=self.device))
+            self._begin_now(rows)
         return self.obs_dict
 
+    @without_autograd
     def step(self, actions: Tensor) -> tuple[Observations, Tensor, Tensor, dict[str, Any]]:
         """Apply actions for `decimation` time steps of the physics.
 
@@ -238,7 +257,7 @@ class VecTask(TaskDefinition):
             actions: float32, ``(num_envs, num_actions)``, on `device`; clipped to [-1, 1].
 
         Returns:
-            Observations, rewards (float32), ends (int64), and extras: all of `num_envs`.
+            Observations, rewards (float32), ends (int64), and extras (see `VecTask`).
         """
         finite = check_actions(actions, self.actions)
         if self.device.type == "cuda":
@@ -247,6 +266,7 @@ class VecTask(TaskDefinition):
         self.pre_physics_step(self.actions)
         self.sim.step(self.decimation)
         self.progress_buf += 1
+        self.randomize_buf += 1
         self.post_physics_step()
         self._find_diverged()
 
@@ -256,21 +276,25 @@ class VecTask(TaskDefinition):
         self.timeout_buf = self.truncated
         done = self.terminated | self.truncated
         self.success = succeeding & done & ~self.diverged
-        self.reset_buf.copy_(done)
+        self._set_ends(done.to(torch.int64))
+        self._over |= done
         self.rew_buf = self.log.add(self.compute_rewards(), ~self.diverged)
-        self.extras = {"time_outs": self.timeout_buf, "success": self.success, "diverged": self.diverged}
         rows = self._rows_of(done)
-        if rows is None:
-            self._observe(None)
-        else:
+        # Under a mask pictures would be taken twice in every step, whether an episode ends or not.
+        by_index = rows is None or not rows.masked
+        self._observe(None, pictures=self.terminal_images or by_index or not self.auto_reset)
+        self.extras = {
+            "time_outs": self.timeout_buf,
+            "success": self.success,
+            "diverged": self.diverged,
+            "terminal_obs": dict(self.obs_dict),
+            "ended_tasks": self.tasks.clone(),
+        }
+        if rows is not None:
             self.extras["log"] = {
                 **self.log.means(done, self.progress_buf, self.success),
                 "episode/diverged": self.num_diverged.clone(),
             }
-            # Under a mask pictures would be taken twice in every step, whether an episode ends or not.
-            self._observe(None, pictures=self.terminal_images or not rows.masked or not self.auto_reset)
-            self.extras["terminal_obs"] = self._clone_views()
-            self.extras["ended_tasks"] = self.tasks.clone()
             if self.auto_reset:
                 self._draw_tasks(rows)
                 self._begin(rows)
@@ -283,10 +307,11 @@ class VecTask(TaskDefinition):
     def check(self) -> None:
         """Look for what is checked only now and then on a GPU, as it waits for it."""
         self.sim.check()
-        if bool(self._bad_actions):
+        if bad := self._bad_actions.nonzero().flatten().tolist():
+            self._bad_actions.zero_()
             raise ValueError(
-                f"some action of the last {CHECK_EVERY} steps was NaN or infinite; look for a policy that "
-                "diverged, e.g. lower its learning rate"
+                f"actions of {len(bad)} environments, first {bad[0]}, were NaN or infinite within the last "
+                f"{CHECK_EVERY} steps; look for a policy that diverged, e.g. lower its learning rate"
             )
 
     def zero_actions(self) -> Tensor:
@@ -300,18 +325,8 @@ class VecTask(TaskDefinition):
             ValueError: when there is no such view; suggests the nearest name.
         """
         if name not in self.obs_dict:
-            near = difflib.get_close_matches(name, self.obs_dict, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"{type(self).__name__} has no view {name!r}{hint} (known: {', '.join(self.obs_dict)})"
-            )
-        view = self.obs_dict[name]
-        shape = tuple(view.shape[1:])
-        if view.dtype == torch.uint8:
-            return gymnasium.spaces.Box(0, 255, shape, np.uint8)
-        if view.dtype == torch.int32:  # segmentation, -1 where nothing is
-            return gymnasium.spaces.Box(-1, np.iinfo(np.int32).max, shape, np.int32)
-        return gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32)
+            raise unknown(f"{type(self).__name__} has no view", name, self.obs_dict)
+        return view_space(self.obs_dict[name])
 
     def get_state(self) -> Tensor:
         """The states of the last step, as IsaacGymEnvs names them: `states_buf`."""
@@ -327,19 +342,21 @@ class VecTask(TaskDefinition):
         """Running episodes, by value: physics, model fields, buffers, random streams."""
         return save_task(self)
 
+    @without_autograd
     def load_state_dict(self, state: StateDict) -> None:
         """Continue the episodes of a `state_dict`.
 
         Raises:
-            StateError: when it is of another task or number of environments.
+            StateError: when it is of another task, model or number of environments, with nothing changed.
         """
+        self._set_ends(self.reset_buf.clone())
         load_task(self, state)
-        self.diverged = torch.zeros_like(self.diverged)
+        self.diverged = self._broken.clone()
         self.post_physics_step()
-        self.views = self.compute_views()
+        views = self.compute_views()
         for name, view in state["noisy_views"].items():  # noise that has been drawn is not drawn again
-            self.views[name] = torch.from_numpy(view).to(self.device)
-        self._publish(None)
+            views[name] = torch.from_numpy(view).to(self.device)
+        self._publish(views, None)
 
     # --- inner works -----------------------------------------------------------------------------------
 
@@ -350,6 +367,13 @@ class VecTask(TaskDefinition):
         indices = done.nonzero().flatten()
         return Rows.of_indices(indices, self.num_envs) if len(indices) else None
 
+    def _rows_at(self, ids: NDArray[np.int64]) -> Rows:
+        return Rows.of_indices(torch.from_numpy(ids).to(self.device), self.num_envs)
+
+    def _set_ends(self, ends: Tensor) -> None:
+        """Replace `reset_buf`, which users were given, rather than change it."""
+        self.buffers["reset_buf"] = self.reset_buf = ends
+
     def _draw_tasks(self, rows: Rows) -> None:
         if self.propose is not None:
             if rows.masked:  # a task teacher must know how many tasks are needed: wait for the GPU
@@ -357,16 +381,22 @@ class VecTask(TaskDefinition):
                 if not len(indices):
                     return
                 rows = Rows.of_indices(indices, self.num_envs)
-            tasks = self.task_space.check(self.propose(rows.n), "proposed tasks")
-            if len(tasks) != rows.n:
-                raise ValueError(f"{rows.n} tasks were asked for, and {len(tasks)} proposed")
+            tasks = proposed_tasks(self.propose, rows.n, self.task_space)
             rows.put(self.tasks, torch.as_tensor(tasks, device=self.device))
         else:
             unit = self.streams.uniform64(rows, self.task_space.dim)
             rows.put(self.tasks, self._low + self._range * unit)
 
+    def _begin_now(self, rows: Rows) -> None:
+        """Begin episodes, of the tasks that are set, outside of a step."""
+        self._begin(rows)
+        self._set_ends(self.reset_buf.masked_fill(rows.mask, 0))
+        self._observe(rows)
+
     def _begin(self, rows: Rows) -> None:
         self.sim.reset(rows)
+        rows.put(self._over, False)
+        rows.put(self._broken, False)
         rows.put(self.progress_buf, 0)
         rows.put(self.actions, 0.0)
         self.log.clear(rows)
@@ -378,38 +408,40 @@ class VecTask(TaskDefinition):
 
     def _find_diverged(self) -> None:
         fast = self.sim.read("qvel").abs().amax(1) > VELOCITY_LIMIT
-        self.diverged = self.sim.take_diverged() | fast
-        self.num_diverged += self.diverged.sum()
+        found = self.sim.take_diverged() | fast
+        self.num_diverged += (found & ~self._over).sum()
+        self._broken |= found
+        self.diverged = self._broken.clone()
 
     def _observe(self, rows: Rows | None, pictures: bool = True) -> None:
         """Compute all views; `rows` are those that just began an episode, None when a step was made."""
-        before, self.views = self.views, self.compute_views()
-        for name, view in self.views.items():
+        views = self.compute_views()
+        for name, view in views.items():
             if deviation := self.view_noise.get(name, 0.0):
                 # Noise is drawn for what is new alone: a stream must not depend on when neighbours end.
                 which = rows or self._everyone
                 noisy = rows.take(view) if rows else view
                 noisy = noisy + deviation * self.streams.normal(which, view.shape[1])
-                view = before[name].clone() if rows else view.clone()
-                which.put(view, noisy)
-            self.views[name] = torch.where(self.diverged[:, None], 0.0, view) if rows is None else view
-        self._publish(rows, pictures)
+                views[name] = self.views[name].clone() if rows else view.clone()
+                which.put(views[name], noisy)
+        self._publish(views, rows, pictures)
 
-    def _publish(self, rows: Rows | None, pictures: bool = True) -> None:
-        """Take the pictures of at least `rows`, and hand out all views."""
+    def _publish(self, views: Observations, rows: Rows | None, pictures: bool = True) -> None:
+        """Take the pictures of at least `rows`, and hand out copies of all, with zeros for what diverged."""
         if self.cameras is not None and pictures:
-            self.views.update(self.cameras.render(rows))
+            views = {**views, **self.cameras.render(rows)}
+        self.views = {
+            name: view.masked_fill(self._broken.view(-1, *(1,) * (view.ndim - 1)), 0)
+            for name, view in views.items()
+        }
         self.obs_buf, self.states_buf = self.views[self.obs_view], self.views[self.states_view]
+        if self.clip_obs < np.inf:
+            self.obs_buf, self.states_buf = (
+                view.clamp(-self.clip_obs, self.clip_obs) for view in (self.obs_buf, self.states_buf)
+            )
         self.obs_dict: Observations = {"obs": self.obs_buf, "states": self.states_buf, **self.views}
-
-    def _clone_views(self) -> Observations:
-        return {name: view.clone() for name, view in self.obs_dict.items()}
 
     def _known_view(self, name: str) -> str:
         if name not in self.views:
-            raise ValueError(f"{type(self).__name__} has no view {name!r} (known: {', '.join(self.views)})")
+            raise unknown(f"{type(self).__name__} has no view", name, self.views)
         return name
-
-
-def _box(size: int, bound: float) -> gymnasium.spaces.Box:
-    return gymnasium.spaces.Box(-bound, bound, (size,), np.float32)

@@ -125,6 +125,9 @@ def test_views_command(tmp_path):
         ({"cameras": ("frnt",)}, "did you mean 'front'"),
         ({"modalities": ()}, "no modality is left"),
         ({"n": 0}, "n must be"),
+        ({"steps": -1}, "steps must not be negative"),
+        ({"device": "gpu"}, "--device must be cpu, cuda"),
+        ({"device": "meta"}, "--device must be cpu, cuda"),
     ],
 )
 def test_views_refuses(tmp_path, options, message):
@@ -133,3 +136,24 @@ def test_views_refuses(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         views(ViewsConfig(**{"task": "reach", "out": tmp_path / "views.png", **options}))
     assert not (tmp_path / "views.png").exists()
+
+
+def test_views_that_cannot_be_written(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    from tutelage.experiments.views import ViewsConfig, views
+
+    config = {"task": "reach", "n": 1, "cameras": ("front",), "modalities": ("depth",), "size": 8}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot make the folder .*file.*another file by --out") as caught:
+        views(ViewsConfig(**config, out=tmp_path / "file" / "views.png"))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(OSError, match=r"is a folder; give a file by --out, as .*views.png"):
+        views(ViewsConfig(**config, out=tmp_path))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"cannot write .*No space left on device.*another file by --out"):
+        views(ViewsConfig(**config, out=tmp_path / "views.png"))

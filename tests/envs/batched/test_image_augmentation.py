@@ -186,6 +186,17 @@ def test_depth_by_hand():
     assert set(lost.unique().tolist()) == {0.0, 1.0}
 
 
+def test_what_is_infinitely_far_stays_so():
+    """Also where noise as strong as that would put it behind the camera, whose factor is 0."""
+    images = torch.full((200, 16, 16), math.inf)
+    images[:, :, 8:] = 1.0
+    after = ImageAugmentation(depth_noise=0.5, depth_step=0.01)(images, generator())
+    assert after[:, :, :8].isinf().all()
+    assert (after[:, :, 8:] == 0).any()
+    assert (after[:, :, 8:] >= 0).all()
+    assert after[:, :, 8:].isfinite().all()
+
+
 def test_half_precision_depth():
     after = EVERYTHING(depth(4).half(), generator())
     assert after.dtype == torch.float16
@@ -209,7 +220,10 @@ def test_wrong_images_are_refused(images, message):
         EVERYTHING(images, generator())
 
 
-@pytest.mark.parametrize(("name", "value"), [("noise", -1.0), ("contrast", 1.5), ("shift", -2)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("noise", -1.0), ("contrast", 1.5), ("shift", -2), ("depth_noise", 0.6), ("blur", math.inf)],
+)
 def test_wrong_amounts_are_refused(name, value):
     with pytest.raises(ValueError, match=name):
         ImageAugmentation(**{name: value})

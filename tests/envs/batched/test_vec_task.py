@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from tutelage.envs.batched import simulator
 from tutelage.envs.batched.cameras import CameraConfig
+from tutelage.envs.batched.catalogue import make_vec_task
 from tutelage.envs.batched.rows import Rows
 from tutelage.envs.batched.vec_task import VecTask
-from tutelage.envs.state import StateError, load_state, save_state
+from tutelage.envs.state import load_state, save_state
 from tutelage.envs.tasks import TaskError
 
 
@@ -69,7 +71,7 @@ def test_names_shapes_and_types(sliding_mass: Any) -> None:
 def test_views_can_be_chosen(sliding_mass: Any) -> None:
     task = sliding_mass(2, threads=1, obs_view="privileged", states_view="raw")
     assert (task.num_obs, task.num_states) == (4, 1)
-    with pytest.raises(ValueError, match=r"no view 'polcy'.*policy, privileged, raw"):
+    with pytest.raises(ValueError, match=r"no view 'polcy'; did you mean 'policy'.*policy, privileged, raw"):
         sliding_mass(2, threads=1, obs_view="polcy")
     with pytest.raises(ValueError, match="no view 'polcy'"):
         sliding_mass(2, threads=1, view_noise={"polcy": 0.1})
@@ -160,6 +162,132 @@ def test_no_automatic_reset_when_switched_off(sliding_mass: Any) -> None:
     assert task.reset_done()[1].tolist() == []  # reset once is enough
 
 
+def test_reset_done_begins_no_second_episode_after_an_automatic_reset(sliding_mass: Any) -> None:
+    task = start(sliding_mass(2, threads=1), (0.5, 1.0), (1.5, 4.0))
+    for _ in range(4):
+        obs, *_ = task.step(constant(task, 1.0, 0.0))
+    tasks = task.tasks.clone()
+    again, ids = task.reset_done()
+    assert ids.tolist() == [0]
+    assert torch.equal(again["raw"], obs["raw"])
+    assert torch.equal(task.tasks, tasks)
+
+
+class Pictures:
+    """Cameras that overwrite one picture, of the number of times it was taken."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.picture = torch.zeros(num_envs, 2, 2, 3, dtype=torch.uint8)
+
+    def render(self, rows: Rows | None = None) -> dict[str, torch.Tensor]:
+        self.picture += 1
+        return {"front/rgb": self.picture}
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("auto_reset", [False, True])
+def test_what_is_returned_can_be_kept(sliding_mass: Any, masked: bool, auto_reset: bool) -> None:
+    task = sliding_mass(3, threads=1)
+    task.auto_reset, task.cameras = auto_reset, Pictures(3)
+    if masked:
+        task._rows_of = Rows.of_mask
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def keep(values: Any) -> None:
+        for value in values.values() if isinstance(values, dict) else values:
+            if isinstance(value, torch.Tensor):
+                kept.append((value, value.clone()))
+            else:
+                keep(value)
+
+    keep(task.reset())
+    for step in range(15):
+        keep(task.step(actions_of(task, step)))
+    keep(task.start([2, 0], np.array([[0.6, 2.0], [0.7, 3.0]])))
+    keep(task.reset_done())
+    state = task.state_dict()
+    keep(task.step(actions_of(task, 0)))
+    task.reset_idx([1])
+    task.load_state_dict(state)
+    assert len(kept) > 15 * 10
+    for value, copied in kept:
+        np.testing.assert_array_equal(value, copied)  # NaN equals NaN: means before the first end
+    pictures = {int(value.max()) for value, _ in kept if value.dtype == torch.uint8}
+    assert len(pictures) > 15
+
+
+def test_autograd_and_inference_mode_stay_outside(sliding_mass: Any) -> None:
+    with torch.inference_mode():
+        task = sliding_mass(2, threads=1)
+        for _ in range(13):
+            task.step(task.zero_actions())
+        task.seed([1, 2])
+        task.start([0], np.array([[1.0, 2.0]]))
+        task.reset_idx([1])
+        task.load_state_dict(task.state_dict())
+        task.reset()
+    actions = torch.zeros(2, 1, requires_grad=True)
+    for _ in range(13):
+        obs, rew, _, extras = task.step(torch.tanh(actions))
+        tensors = [
+            *obs.values(),
+            rew,
+            task.actions,
+            *task.log.sums.values(),
+            *extras["terminal_obs"].values(),
+        ]
+        assert not any(tensor.requires_grad or tensor.is_inference() for tensor in tensors)
+
+
+IDS = [[1, 3], torch.tensor([1, 3]), torch.tensor([3, 1], dtype=torch.int32), np.array([3, 1]), (1, 3)]
+MASKS = [torch.tensor([False, True, False, True]), np.array([0, 1, 0, 1], bool), [False, True, False, True]]
+
+
+@pytest.mark.parametrize("ids", [*IDS, *MASKS])
+def test_environments_are_chosen_by_index_or_mask(sliding_mass: Any, ids: Any) -> None:
+    task, expected = (sliding_mass(4, threads=1) for _ in range(2))
+    for each, chosen in ((task, ids), (expected, torch.tensor([1, 3]))):
+        run(each, 2)
+        each.reset_idx(chosen)
+        assert each.progress_buf.tolist() == [2, 0, 2, 0]
+    assert torch.equal(task.obs_dict["privileged"], expected.obs_dict["privileged"])
+
+
+def test_tasks_and_seeds_follow_the_order_of_the_environments(sliding_mass: Any) -> None:
+    ascending, other = (sliding_mass(4, threads=1) for _ in range(2))
+    ascending.start([1, 3], np.array([[0.6, 2.0], [0.7, 3.0]]), [7, 8])
+    other.start([3, 1], np.array([[0.7, 3.0], [0.6, 2.0]]), [8, 7])
+    assert other.tasks[[1, 3]].tolist() == [[0.6, 2.0], [0.7, 3.0]]
+    assert torch.equal(ascending.obs_dict["privileged"], other.obs_dict["privileged"])
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([1, 1], "environment 1 is in env_ids more than once"),
+        ([0, -1], "no environment -1; env_ids go from 0 to 3"),
+        ([4, 0], "no environment 4"),
+        ([0.0, 1.0], "float64 of shape"),
+        ([[0, 1]], r"int64 of shape \(1, 2\)"),
+        (torch.tensor([True, True]), r"bool of shape \(2,\).*bool of shape \(4,\)"),
+    ],
+)
+def test_wrong_environments_are_refused_with_nothing_changed(
+    sliding_mass: Any, ids: Any, message: str
+) -> None:
+    task = sliding_mass(4, threads=1)
+    before = task.state_dict()
+    with pytest.raises(ValueError, match=message):
+        task.reset_idx(ids)
+    with pytest.raises(ValueError, match=message):
+        task.start(ids, np.array([[0.6, 2.0], [0.7, 3.0]]), [7, 8])
+    with pytest.raises(ValueError, match="2 environments were given 2 tasks and 1 seeds"):
+        task.start([3, 1], np.array([[0.6, 2.0], [0.7, 3.0]]), [7])
+    with pytest.raises(TypeError):
+        task.start([3, 1], np.array([[0.6, 2.0], [0.7, 3.0]]), [7, None])
+    np.testing.assert_equal(task.state_dict(), before)
+
+
 def test_reward_terms_are_logged_for_the_episodes_that_ended(sliding_mass: Any) -> None:
     task = start(sliding_mass(3, threads=1), (0.5, 1.0), (0.5, 1.0), (1.5, 4.0))
     task.progress_buf[1] = 8  # the second ends by time, in the 12th step, which is the 4th from here
@@ -174,6 +302,7 @@ def test_reward_terms_are_logged_for_the_episodes_that_ended(sliding_mass: Any) 
     assert log["episode/length"] == (4 + 12) / 2
     assert log["episode/success"] == 1 / 2
     assert log["episode/diverged"] == 0
+    assert log["episode/count"] == 2
 
 
 # --- what is refused -----------------------------------------------------------------------------------
@@ -210,6 +339,78 @@ def test_wrong_tasks_are_refused_by_name(sliding_mass: Any) -> None:
     task.propose = lambda n: np.ones((1, 2))
     with pytest.raises(ValueError, match="2 tasks were asked for, and 1 proposed"):
         task.reset()
+
+
+def test_bad_actions_found_late_are_named_once(sliding_mass: Any) -> None:
+    task = sliding_mass(4, threads=1)
+    task._bad_actions[[1, 3]] = True  # as on a GPU, where a step does not wait to know
+    with pytest.raises(ValueError, match="actions of 2 environments, first 1, were NaN"):
+        task.check()
+    task.check()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_envs": 2.5}, "num_envs must be a whole number, at least 1, not 2.5"),
+        ({"num_envs": True}, "num_envs must be a whole number"),
+        ({"num_envs": 0}, "num_envs must be .* at least 1, not 0"),
+        ({"threads": -1}, "threads must be .* at least 0, not -1"),
+        ({"max_contacts": 0}, "max_contacts must be .* at least 1, not 0"),
+        ({"view_noise": {"policy": -0.1}}, "view_noise of 'policy' .* not -0.1"),
+        ({"view_noise": {"policy": float("nan")}}, "view_noise of 'policy'"),
+        ({"device": "cpux"}, "device must be 'cpu' or 'cuda', not 'cpux'"),
+        ({"device": "meta"}, "not 'meta'"),
+    ],
+)
+def test_wrong_options_are_refused(sliding_mass: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sliding_mass(**({"num_envs": 2, "threads": 1} | options))
+
+
+def test_make_vec_task_names_wrong_options_and_classes() -> None:
+    with pytest.raises(ValueError, match="Reach has no option 'thread'; did you mean 'threads'"):
+        make_vec_task("reach", 2, thread=1)
+    with pytest.raises(ValueError, match=r"no option 'parameter'; did you mean 'parameters'.*view_noise"):
+        make_vec_task("stump-walker", 2, parameter=("height",))
+    for path in ("json:JSONDecoder", "json:dumps"):
+        with pytest.raises(ValueError, match="is not a subclass of VecTask"):
+            make_vec_task(path, 2)
+
+
+def test_names_of_isaacgymenvs(sliding_mass: Any) -> None:
+    task = sliding_mass(2, threads=1)
+    assert (task.num_environments, task.num_observations, task.control_freq_inv) == (2, 3, 4)
+    assert task.reset_buf.tolist() == [0, 0]
+    task.set_train_info(1000)
+    task.set_env_state(task.get_env_state())
+    start(task, (1.5, 4.0), (1.5, 4.0))
+    task.clip_obs = 0.25
+    obs, *_ = task.step(constant(task, 1.0, -1.0))
+    assert obs["obs"][:, 2].tolist() == obs["states"][:, 2].tolist() == [0.25, 0.25]
+    assert obs["policy"][0, 2] == pytest.approx(1.5 - pushed(40, 4, 1))
+    assert task.randomize_buf.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("chosen", "threads"), [(None, 1), ("2", 2)])
+def test_torch_threads_are_settled_once(monkeypatch: Any, chosen: str | None, threads: int) -> None:
+    called: list[int] = []
+    monkeypatch.setattr(simulator, "_settled", False)
+    monkeypatch.setattr(torch, "set_num_threads", called.append)
+    monkeypatch.delenv("TUTELAGE_TORCH_THREADS", raising=False)
+    if chosen:
+        monkeypatch.setenv("TUTELAGE_TORCH_THREADS", chosen)
+    simulator.settle_threads()
+    simulator.settle_threads()
+    assert called == [threads]
+
+
+@pytest.mark.parametrize("chosen", ["many", "0", "", "-1"])
+def test_a_wrong_number_of_torch_threads_is_refused(monkeypatch: Any, chosen: str) -> None:
+    monkeypatch.setattr(simulator, "_settled", False)
+    monkeypatch.setenv("TUTELAGE_TORCH_THREADS", chosen)
+    with pytest.raises(simulator.SimulatorError, match="TUTELAGE_TORCH_THREADS is"):
+        simulator.settle_threads()
 
 
 # --- divergence ----------------------------------------------------------------------------------------
@@ -252,6 +453,43 @@ def test_a_diverged_environment_ends_alone(sliding_mass: Any, velocity: float, a
     assert int(task.num_diverged) == 1
 
 
+def test_what_diverged_stays_ended_and_empty_until_it_begins_anew(sliding_mass: Any) -> None:
+    task = sliding_mass(3, threads=1)
+    task.auto_reset, task.cameras = False, Pictures(3)
+    first = Rows.of_indices(torch.tensor([0]), 3)
+    for _ in range(3):
+        task.sim.write("qvel", torch.tensor([[torch.nan]]), first)
+        obs, rew, reset, extras = task.step(constant(task, 1.0, 1.0, 1.0))
+        assert reset.tolist() == [1, 0, 0]
+        assert extras["diverged"].tolist() == [True, False, False]
+        assert rew[0] == 0
+        task.start([1], np.array([[1.0, 1.0]]))  # of another row: this one stays empty
+        for views in (obs, extras["terminal_obs"], task.obs_dict):
+            for view in views.values():
+                assert not view[0].any()
+            assert views["front/rgb"][1:].all()
+            assert views["privileged"][1:].any()
+        assert int(task.num_diverged) == 1
+    other = sliding_mass(3, threads=1)
+    other.load_state_dict(task.state_dict())
+    assert other.diverged.tolist() == [True, False, False]
+    assert not other.obs_dict["privileged"][0].any()
+    obs = task.start([0], np.array([[1.0, 1.0]]))
+    assert obs["privileged"][0, 3] == 1.0
+    assert obs["front/rgb"][0].all()
+    assert task.step(task.zero_actions())[2].tolist() == [0, 0, 0]
+
+
+def test_a_late_divergence_of_an_episode_that_has_ended_is_not_counted(sliding_mass: Any) -> None:
+    task = start(sliding_mass(1, threads=1), (0.5, 1.0))
+    task.auto_reset = False
+    run(task, 12)
+    assert task.reset_buf.tolist() == [1]
+    task.sim.write("qvel", torch.tensor([[torch.nan]]))
+    task.step(task.zero_actions())
+    assert int(task.num_diverged) == 0
+
+
 # --- randomness, seeds, saving -------------------------------------------------------------------------
 
 
@@ -267,6 +505,7 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+COUNTS = ("episode/count", "episode/diverged")
 NOISE: list[dict[str, Any]] = [{}, {"view_noise": {"policy": 0.1}}]
 
 
@@ -359,9 +598,17 @@ def test_rows_by_mask_as_on_a_gpu_give_the_same(sliding_mass: Any, options: dict
         assert torch.equal(reset, masked[2])
         for name, view in extras.get("terminal_obs", {}).items():
             assert torch.equal(view, masked[3]["terminal_obs"][name])
-        log = extras.get("log", log)  # where no episode ended, the last log stays
+        assert set(extras) | {"log"} == set(masked[3])
+        masked_log = masked[3]["log"]
+        assert masked_log["episode/count"] == reset.sum()
+        log = extras.get("log", log)  # where no episode ended, the means stay the last ones
         for name, value in (log or {}).items():
-            assert torch.equal(value, masked[3]["log"][name])
+            assert name == "episode/count" or torch.equal(value, masked_log[name])
+        if log is None:
+            means = [value for name, value in masked_log.items() if name not in COUNTS]
+            assert len(means) == 5
+            assert torch.stack(means).isnan().all()
+    assert log is not None
     assert int(by_index.num_diverged) == int(by_mask.num_diverged) == 0
 
 
@@ -375,6 +622,26 @@ def test_by_mask_as_many_tasks_are_proposed_as_episodes_ended(sliding_mass: Any)
         task.step(constant(task, 1.0, 0.0, 0.0))
     assert asked == [1]
     assert task.tasks.tolist() == [[1.25, 1.25], [1.5, 4.0], [1.5, 4.0]]
+
+
+def test_after_proposing_failed_reset_and_reset_done_recover(sliding_mass: Any) -> None:
+    def bad(n: int) -> np.ndarray:
+        raise RuntimeError("no idea")
+
+    for recover in ("reset", "reset_done"):
+        task, twin = (sliding_mass(2, threads=1) for _ in range(2))
+        task.propose = bad
+        with pytest.raises(RuntimeError, match="no idea"):
+            run(task, 12)
+        assert task.reset_buf.tolist() == [1, 1]
+        assert task.progress_buf.tolist() == [12, 12]
+        task.propose = None
+        for each in (task, twin):
+            each.seed([7, 8])
+        twin.reset()
+        getattr(task, recover)()
+        assert task.reset_buf.tolist() == [0, 0]
+        assert same(run(task, 30), run(twin, 30))
 
 
 @pytest.mark.xdist_group("warp")
@@ -433,14 +700,6 @@ def test_a_state_does_not_change_with_the_task(sliding_mass: Any) -> None:
         np.testing.assert_array_equal(state[name], before[name])
     for part in ("buffers", "model", "term_sums"):
         np.testing.assert_equal(state[part], before[part])
-
-
-def test_states_of_others_are_refused(sliding_mass: Any) -> None:
-    task = sliding_mass(3, threads=1)
-    with pytest.raises(StateError, match=r"of 2 environments.*expected 3 of SlidingMass"):
-        task.load_state_dict(sliding_mass(2, threads=1).state_dict())
-    with pytest.raises(StateError, match="view_noise"):
-        task.load_state_dict(sliding_mass(3, threads=1, view_noise={"policy": 0.1}).state_dict())
 
 
 def test_under_a_mask_terminal_images_are_taken_on_request(sliding_mass: Any, monkeypatch: Any) -> None:

@@ -4,6 +4,7 @@ import colorsys
 import json
 import math
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 
 import mujoco
 import numpy as np
@@ -12,14 +13,12 @@ import torch
 
 from tutelage.envs.batched.batch_simulator import BatchSimulator
 from tutelage.envs.batched.cameras import VISUAL_FIELDS, CameraConfig
+from tutelage.envs.batched.catalogue import VEC_TASKS, make_vec_task
+from tutelage.envs.batched.colours import GREY, HUE_CLEARANCE, free_hues, hsv_to_rgb
 from tutelage.envs.batched.rows import Rows
+from tutelage.envs.batched.simulator import Simulator
 from tutelage.envs.batched.streams import RandomStreams
-from tutelage.envs.batched.visual_randomization import (
-    HUE_CLEARANCE,
-    VisualRandomization,
-    _free_hues,
-    hsv_to_rgb,
-)
+from tutelage.envs.batched.visual_randomization import VisualRandomization
 
 PRESETS = {name: getattr(VisualRandomization, name)() for name in ("none", "mild", "strong", "held_out")}
 GEOMS = ("goal", "table", "table_edge", "floor", "hand")
@@ -43,6 +42,16 @@ def make_model() -> mujoco.MjModel:
     hand.add_joint()
     hand.add_geom(name="hand", type=sphere, size=[0.1, 0, 0], rgba=[0.5, 0.5, 0.5, 1.0])
     hand.add_camera(name="wrist", pos=[0, 0, 0.1], fovy=60)
+    modes = mujoco.mjtCamLight
+    tilted = world.add_body(name="tilted", pos=[1, 0, 1], quat=[0.8, 0.2, -0.4, 0.4])
+    tilted.add_freejoint()
+    tilted.add_geom(type=sphere, size=[0.1, 0, 0], pos=[0, 0.3, 0], group=5, rgba=[0.5, 0.5, 0.5, 1.0])
+    tilted.add_camera(name="fixed", pos=[0.1, 0.2, 0.3], quat=[0.9, 0.3, 0.1, 0.2])
+    for name, mode in {"track": modes.mjCAMLIGHT_TRACK, "trackcom": modes.mjCAMLIGHT_TRACKCOM}.items():
+        tilted.add_camera(name=name, pos=[1, -2, 1], quat=[0.9, 0.3, 0.1, 0.2], mode=mode)
+        tilted.add_light(name=name, pos=[1, -2, 1], mode=mode)
+    aiming = tilted.add_camera(name="aiming", pos=[1, 2, 1], mode=modes.mjCAMLIGHT_TARGETBODY)
+    aiming.targetbody = "hand"
     return spec.compile()
 
 
@@ -51,7 +60,7 @@ def make_sim(n: int = 1) -> BatchSimulator:
 
 
 def apply(
-    looks: VisualRandomization, sim: BatchSimulator, streams: RandomStreams, rows: Rows | None = None
+    looks: VisualRandomization, sim: Simulator, streams: RandomStreams, rows: Rows | None = None
 ) -> dict[str, torch.Tensor]:
     looks.apply(sim, streams, rows or Rows.all(sim.num_envs))
     return {name: sim.read_model(name).clone() for name in VISUAL_FIELDS}
@@ -117,12 +126,99 @@ def test_light_and_cameras_by_hand():
     np.testing.assert_allclose(found["light_diffuse"][0, 0], 1.2 * np.array([0.8, 0.6, 0.4]), atol=1e-6)
     np.testing.assert_allclose(found["cam_pos"][0, 0], [0, -2, 1] + 0.06 * direction, atol=1e-6)
     np.testing.assert_allclose(found["cam_pos"][0, 1], [0, 0, 0.1] + 0.03 * direction, atol=1e-6)
-    np.testing.assert_allclose(found["cam_fovy"][0], [42.0, 62.0], atol=1e-5)
+    np.testing.assert_allclose(found["cam_fovy"][0, :2], [42.0, 62.0], atol=1e-5)
     for camera, degrees in ((0, 5.0), (1, 2.5)):
         turn, expected = np.zeros(4), np.zeros(4)
         mujoco.mju_axisAngle2Quat(turn, direction, math.radians(degrees))
         mujoco.mju_mulQuat(expected, make_model().cam_quat[camera], turn)
         np.testing.assert_allclose(found["cam_quat"][0, camera], expected, atol=1e-6)
+
+
+def assert_cameras_and_lights_are_placed(sim: Simulator) -> None:
+    """By MuJoCo's rules, of what was drawn: ``pos`` and ``quat``, which are in the frame of the body."""
+    model, turned = sim.model, torch.tensor([0.5, 0.1, 0.7, -0.5])
+    start = torch.tensor(model.qpos0, dtype=torch.float32, device=sim.device)
+    moved = start.clone()
+    moved[1:4] += 1.0
+    moved[4:8] = turned / turned.norm()
+    data, now = mujoco.MjData(model), mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    now.qpos[:] = moved.cpu()
+    mujoco.mj_kinematics(model, now)
+    mujoco.mj_comPos(model, data)
+    mujoco.mj_comPos(model, now)
+    sim.write("qpos", moved.repeat(sim.num_envs, 1))
+    sim.forward()
+    for kind, ids in (("cam", range(model.ncam)), ("light", range(model.nlight))):
+        places = sim.read_model(f"{kind}_pos").cpu().double().numpy()
+        found = sim.read(f"{kind}_xpos").cpu().numpy()
+        for i in ids:
+            mode, body = int(getattr(model, f"{kind}_mode")[i]), int(getattr(model, f"{kind}_bodyid")[i])
+            tracks = mode in (1, 2)  # the body or its centre of mass, in the orientation of qpos0
+            frame = (data if tracks else now).xmat[body].reshape(3, 3)
+            expected = now.xpos[body] + places[:, i] @ frame.T
+            if mode == 2:
+                expected += (now.subtree_com - now.xpos - data.subtree_com + data.xpos)[body]
+            np.testing.assert_allclose(found[:, i], expected, atol=1e-5)
+            if kind == "cam" and mode != 3:
+                quaternions = sim.read_model("cam_quat")[:, i].cpu().double().numpy()
+                local = np.zeros((sim.num_envs, 9))
+                for matrix, quaternion in zip(local, quaternions, strict=True):
+                    mujoco.mju_quat2Mat(matrix, quaternion)
+                rotation = sim.read("cam_xmat")[:, i].cpu().numpy().reshape(-1, 3, 3)
+                np.testing.assert_allclose(rotation, frame @ local.reshape(-1, 3, 3), atol=1e-5)
+
+
+def assert_tracking_cameras_move_as_others(sim: Simulator) -> None:
+    looks = VisualRandomization(
+        camera_offset=(0.05, 0.1), camera_rotation=(3.0, 6.0), light_offset=(0.2, 0.3)
+    )
+    apply(VisualRandomization.none(), sim, RandomStreams(sim.num_envs, seed=0))
+    sim.forward()
+    before = {name: sim.read(name).clone() for name in ("cam_xpos", "cam_xmat", "light_xpos")}
+    apply(looks, sim, RandomStreams(sim.num_envs, seed=0))
+    sim.forward()
+    moved = torch.linalg.vector_norm(sim.read("cam_xpos") - before["cam_xpos"], dim=-1)
+    old, new = (m.reshape(sim.num_envs, -1, 3, 3) for m in (before["cam_xmat"], sim.read("cam_xmat")))
+    angle = torch.rad2deg(torch.arccos((((old * new).sum((-2, -1)) - 1) / 2).clamp(-1, 1)))
+    for camera, scale in {"front": 1.0, "fixed": 0.2, "track": 1.0, "trackcom": 1.0}.items():
+        i = sim.model.camera(camera).id
+        assert moved[:, i].min() > scale * 0.05 - 1e-5
+        assert moved[:, i].max() < scale * 0.1 + 1e-5
+        assert angle[:, i].min() > scale * 3.0 - 0.05
+        assert angle[:, i].max() < scale * 6.0 + 0.05
+    shifted = torch.linalg.vector_norm(sim.read("light_xpos") - before["light_xpos"], dim=-1)
+    assert shifted.min() > 0.2 - 1e-5
+    assert shifted.max() < 0.3 + 1e-5
+
+
+def assert_constants_change_nothing(sim: Simulator) -> None:
+    """A task that sets masses calls `set_constants` after the looks were drawn."""
+    found = apply(VisualRandomization.strong(), sim, RandomStreams(sim.num_envs, seed=2))
+    sim.set_constants()
+    for name, values in found.items():
+        torch.testing.assert_close(sim.read_model(name), values, atol=1e-5, rtol=1e-5)
+
+
+def test_cameras_and_lights_that_track_a_body():
+    sim = make_sim(8)
+    assert_tracking_cameras_move_as_others(sim)
+    assert_cameras_and_lights_are_placed(sim)
+    assert_constants_change_nothing(sim)
+
+
+@pytest.mark.parametrize("task", ["stump-walker", "quadruped-terrain"])
+def test_default_cameras_of_walkers_are_moved(task):
+    walkers = make_vec_task(task, 6, threads=1, visuals=PRESETS["held_out"])
+    walkers.reset()
+    camera = walkers.model.camera("side" if task == "stump-walker" else "front").id
+    body = walkers.model.cam_bodyid[camera]
+    place = (walkers.sim.read("cam_xpos")[:, camera] - walkers.sim.read("xpos")[:, body]).clone()
+    moved = torch.linalg.vector_norm(place - torch.tensor(walkers.model.cam_pos0[camera]), dim=1)
+    least, most = PRESETS["held_out"].camera_offset
+    assert least - 1e-4 < moved.min() <= moved.max() < most + 1e-4
+    rotation = walkers.sim.read("cam_xmat")[:, camera].reshape(-1, 9)
+    assert len(rotation.unique(dim=0)) == 6
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -160,9 +256,31 @@ def test_held_out_looks_are_outside_of_those_in_training():
     found = apply(held, sim, RandomStreams(200, seed=1))
     moved = torch.linalg.vector_norm(found["cam_pos"][:, 0] - torch.tensor(make_model().cam_pos[0]), dim=1)
     assert moved.min() > seen.camera_offset[1]
-    fresh = hues(found["geom_rgba"])[:, GEOMS.index("floor"), 0]  # a green one in the model
-    replaced = (fresh > 0.719) & (fresh < 0.941)
-    assert 0.35 < replaced.mean() < 0.65
+
+
+@pytest.mark.parametrize("task", VEC_TASKS)
+def test_held_out_colours_never_occur_in_training(task):
+    """Colours have hues that none has in training; of those to keep, saturation and brightness differ."""
+    n, keep = 150, VisualRandomization().keep_hue
+    found = {}
+    for name in ("mild", "strong", "held_out"):
+        made = make_vec_task(task, n, threads=1, visuals=PRESETS[name])
+        made.reset()
+        found[name] = hues(made.sim.read_model("geom_rgba"))
+        names = [made.model.geom(i).name for i in range(made.model.ngeom)]
+        made.close()
+    kept = np.array([any(fnmatchcase(name, sign) for sign in keep) for name in names])
+    held = found["held_out"][:, ~kept]
+    assert held[..., 0].min() > 0.739
+    assert held[..., 0].max() < 0.921
+    assert held[..., 1].min() > 0.199
+    for name in ("mild", "strong"):
+        hue, saturation, _ = found[name][:, ~kept].transpose(2, 0, 1)
+        assert not ((hue > 0.73) & (hue < 0.939) & (saturation > GREY)).any()
+    base = hues(torch.tensor(made.model.geom_rgba)[None])[0, kept]
+    if kept.any():
+        change = {name: np.abs(values[:, kept] - base)[..., 1:] for name, values in found.items()}
+        assert change["strong"].max() < 0.205 < change["held_out"].min()
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -185,9 +303,29 @@ def test_both_simulators_look_alike():
 
     warp = WarpSimulator(make_model(), 5, device="cpu", model_fields=VISUAL_FIELDS)
     chosen = Rows.of_mask(torch.tensor([True, False, True, True, False]))
+    VisualRandomization.strong().apply(warp, RandomStreams(5, seed=7), chosen)
     for name, values in apply(VisualRandomization.strong(), make_sim(5), RandomStreams(5, seed=7)).items():
-        VisualRandomization.strong().apply(warp, RandomStreams(5, seed=7), chosen)
         assert torch.equal(warp.read_model(name)[chosen.mask], values[chosen.mask])
+    assert_tracking_cameras_move_as_others(warp)
+    assert_cameras_and_lights_are_placed(warp)
+    assert_constants_change_nothing(warp)
+
+
+@pytest.mark.gpu
+@pytest.mark.xdist_group("warp")
+def test_resets_do_not_wait_for_the_gpu():
+    from tutelage.envs.batched.warp_simulator import WarpSimulator
+
+    sim = WarpSimulator(make_model(), 5, device="cuda", model_fields=VISUAL_FIELDS)
+    rows = Rows.of_mask(torch.tensor([True, False, True, True, False], device="cuda"))
+    streams = RandomStreams(5, seed=7, device="cuda")
+    PRESETS["strong"].apply(sim, streams, rows)  # makes the constants
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        PRESETS["strong"].apply(sim, streams, rows)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert_tracking_cameras_move_as_others(sim)
 
 
 def test_as_many_numbers_whatever_the_looks():
@@ -196,7 +334,7 @@ def test_as_many_numbers_whatever_the_looks():
         streams = RandomStreams(1, seed=0)
         looks.apply(make_sim(), streams, Rows.all(1))
         used.add(int(streams.positions[0]))
-    assert used == {4 * 4 + 4 * 1 + 7 * 2}  # four colours, a light, two cameras
+    assert used == {4 * 4 + 4 * 3 + 7 * 6}  # four colours, three lights, six cameras
 
 
 def test_models_without_lights_and_cameras():
@@ -216,11 +354,11 @@ def test_hsv_to_rgb_is_that_of_the_standard_library():
 
 def test_free_hues():
     # Red (0) takes both ends of the wheel, green (1/3) a part of the middle.
-    free = _free_hues((0.0, 1.0), [0.0, 0.5])
+    free = free_hues((0.0, 1.0), [0.0, 0.5])
     np.testing.assert_allclose(free, [(0.06, 0.44), (0.56, 0.94)])
-    assert _free_hues((0.1, 0.3), [0.5]) == [(0.1, 0.3)]
+    assert free_hues((0.1, 0.3), [0.5]) == [(0.1, 0.3)]
     with pytest.raises(ValueError, match="widen"):
-        _free_hues((0.95, 1.0), [0.0])
+        free_hues((0.95, 1.0), [0.0])
 
 
 def test_json():
