@@ -35,7 +35,7 @@ def bench_distill(
     runs: int = 5,
     batch: int = 256,
     updates: int = 8,
-    threads: int = 0,
+    threads: int = 1,
     cases: Mapping[str, VisionConfig] = CASES,
 ) -> Iterator[Measurement]:
     """Measure students of 64 x 64 RGB and a vector, as `Reach` shows them.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tutelage.experiments.bench_sim import free_gpu_memory
 from tutelage.experiments.measurement import Measurement
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def bench_render(
     """
     for case in cases:
         if device != "cpu":
+            if device == "cuda":  # kernels and the driver's own memory are no task's
+                measure_render(case, 1, device=device, runs=1, steps=1)
             for size in GPU_SIZES if device == "cuda" else WARP_CPU_SIZES:
                 yield from measure_render(case, size, device=device, runs=runs)
         else:
@@ -102,7 +105,7 @@ def measure_render(
     from tutelage.envs.batched.catalogue import make_vec_task
 
     on_gpu = device == "cuda"
-    free = torch.cuda.mem_get_info()[0] if on_gpu else 0
+    free = free_gpu_memory() if on_gpu else 0
     camera = CameraConfig("front", case.size, case.size, case.modalities)
     task = make_vec_task(
         case.task,
@@ -112,9 +115,10 @@ def measure_render(
         cameras=[camera],
         threads=threads,
     )
+    task.step(task.zero_actions())
+    used = free - free_gpu_memory() if on_gpu else 0
     actions = _random_actions(task, steps)
     rates = []
-    task.step(actions[0])
     for run in range(runs):
         if case.whole_steps:
             seconds = _seconds(lambda i: task.step(actions[i]), steps, on_gpu)
@@ -122,7 +126,6 @@ def measure_render(
             task.step(actions[run % steps])
             seconds = _seconds(lambda _: _render(task), steps, on_gpu)
         rates.append(num_envs * steps / seconds)
-    used = free - torch.cuda.mem_get_info()[0] if on_gpu else 0
     task.close()
 
     name = case.name if device == "cpu" else f"{case.name}-{device}-{num_envs}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -161,27 +162,47 @@ def _beside_gymnasium(name: str, num_envs: int, runs: int, steps: int) -> Iterat
 
 
 def _on_warp(device: str, runs: int, steps: int) -> Iterator[Measurement]:
+    on_gpu = device == "cuda"
+    for name in TASKS:
+        if on_gpu:
+            _on_warp_at(name, 1, device, runs=1, steps=1)  # kernels and the driver's own memory are no task's
+        for num_envs in GPU_SIZES if on_gpu else WARP_CPU_SIZES:
+            yield from _on_warp_at(name, num_envs, device, runs, steps)
+
+
+def _on_warp_at(name: str, num_envs: int, device: str, runs: int, steps: int) -> list[Measurement]:
+    """One case; no generator, so that the task and its memory are gone when the next one is made."""
     from tutelage.envs.batched.catalogue import make_vec_task
 
     on_gpu = device == "cuda"
-    for name in TASKS:
-        for num_envs in GPU_SIZES if on_gpu else WARP_CPU_SIZES:
-            free = torch.cuda.mem_get_info()[0] if on_gpu else 0
-            task = make_vec_task(name, num_envs, device=device, backend="warp")
-            actions = _random_actions(task, steps)
-            rates: dict[str, list[float]] = {"whole": [], "physics": []}
-            for _ in range(runs):
-                task.reset()
-                rates["whole"].append(num_envs * _rate(partial(_step, task, actions), steps))
-                rates["physics"].append(num_envs * _rate(partial(_physics, task), steps))
-            task.check()
-            case = f"{name}-{device if on_gpu else 'warp-cpu'}-{num_envs}"
-            yield Measurement(case, "env_steps_per_s", statistics.median(rates["whole"]), "steps/s")
-            yield Measurement(case, "relative_to_physics", _ratio(rates["whole"], rates["physics"]), "")
-            if on_gpu:
-                used = (free - torch.cuda.mem_get_info()[0]) / num_envs
-                yield Measurement(case, "memory_per_env", used / 1024, "KiB")
-            task.close()
+    free = free_gpu_memory() if on_gpu else 0
+    task = make_vec_task(name, num_envs, device=device, backend="warp")
+    task.step(task.zero_actions())
+    used = free - free_gpu_memory() if on_gpu else 0
+    actions = _random_actions(task, steps)
+    rates: dict[str, list[float]] = {"whole": [], "physics": []}
+    for _ in range(runs):
+        task.reset()
+        rates["whole"].append(num_envs * _rate(partial(_step, task, actions), steps))
+        rates["physics"].append(num_envs * _rate(partial(_physics, task), steps))
+    task.check()
+    task.close()
+    case = f"{name}-{device if on_gpu else 'warp-cpu'}-{num_envs}"
+    found = [
+        Measurement(case, "env_steps_per_s", statistics.median(rates["whole"]), "steps/s"),
+        Measurement(case, "relative_to_physics", _ratio(rates["whole"], rates["physics"]), ""),
+    ]
+    if on_gpu:
+        found.append(Measurement(case, "memory_per_env", used / num_envs / 1024, "KiB"))
+    return found
+
+
+def free_gpu_memory() -> int:
+    """Free bytes of the GPU, once nothing is kept that nobody uses: objects in cycles, torch's cache."""
+    gc.collect()
+    _wait()
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info()[0]
 
 
 def _step(task: VecTask, actions: Sequence[torch.Tensor], step: int) -> None:

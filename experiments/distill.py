@@ -117,8 +117,8 @@ class DistillConfig:
     colours and cover parts of them, so that colours never seen in training do not pass for the goal."""
     episodes: int = 256
     """Episodes of an evaluation at the end."""
-    threads: int = 2
-    """Of torch while it learns; where cores are shared with other work, 1 is faster."""
+    threads: int = 1
+    """Of torch while it learns; small networks gain nothing from more than one."""
     evaluations: int = 6
     """Evaluations on the way, on held-out looks, of up to 128 episodes; the first after the first round."""
     clips: bool = True

@@ -40,7 +40,6 @@ class GymnasiumVecTask(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
 
     def __init__(self, task: VecTask, views: Sequence[str] | None = None) -> None:
         self.vec_task = task
-        task.auto_reset = True
         task.terminal_images = True
         self.task_space = task.task_space
         self.num_envs = task.num_envs
@@ -64,12 +63,18 @@ class GymnasiumVecTask(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
 
         Raises:
             TaskError: when a task is not in the task space.
-            ValueError: when there is another option, or not as many seeds or tasks as environments.
+            ValueError: when there is another option, both of them, or None for one; when there are not as
+                many seeds or tasks as environments, or a seed in a list is None.
         """
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
         if seeds is not None:
             if len(seeds) != self.num_envs:
                 raise ValueError(f"{len(seeds)} seeds were given for {self.num_envs} environments")
+            if missing := [i for i, one in enumerate(seeds) if one is None]:
+                raise ValueError(
+                    f"seed[{missing[0]}] is None: give a seed to every environment, or seed=None to go on "
+                    "with the streams of random numbers that all of them have"
+                )
             super().reset(seed=seeds[0])
         tasks = _tasks(options, self.num_envs)
         obs_dict = _begin(self.vec_task, tasks, seeds)
@@ -80,6 +85,7 @@ class GymnasiumVecTask(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     ) -> tuple[Observations, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Step all environments; see `gymnasium.vector.VectorEnv.step`."""
         task = self.vec_task
+        task.auto_reset = True  # another adaptor of the same task may have turned it off
         obs_dict, rewards, ends, extras = task.step(_action(task, actions))
         infos = self._info()
         ended = ends.cpu().numpy().astype(bool)
@@ -150,7 +156,6 @@ class SingleVecTask(gymnasium.Env[Observations, NDArray[Any]]):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"unknown render_mode {render_mode!r} (known: 'rgb_array', None)")
         self.vec_task = task
-        task.auto_reset = False
         self.task_space = task.task_space
         self.view_names = None if views is None else tuple(views)
         self.observation_space = _space(task, self.view_names)
@@ -170,7 +175,7 @@ class SingleVecTask(gymnasium.Env[Observations, NDArray[Any]]):
 
         Raises:
             TaskError: when the task is not in the task space.
-            ValueError: when there is another option.
+            ValueError: when there is another option, or None for one.
         """
         super().reset(seed=seed)
         episode_seed = int(self.np_random.integers(2**62)) if seed is None else seed
@@ -180,6 +185,7 @@ class SingleVecTask(gymnasium.Env[Observations, NDArray[Any]]):
     def step(self, action: NDArray[Any]) -> tuple[Observations, float, bool, bool, dict[str, Any]]:
         """Step; see `gymnasium.Env.step`."""
         task = self.vec_task
+        task.auto_reset = False
         obs_dict, rewards, ends, extras = task.step(_action(task, np.asarray(action)[None]))
         info = self._info()
         if bool(ends[0]):
@@ -243,9 +249,15 @@ def _tasks(options: Mapping[str, Any] | None, n: int) -> Tasks | None:
             near = difflib.get_close_matches(name, ["task", "tasks"], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"unknown reset option {name!r}{hint} (known: task, tasks)")
-    if options and options.get("task") is not None:
+        if options is not None and options[name] is None:
+            raise ValueError(f"reset option {name!r} is None: leave it out to have tasks drawn")
+    if not options:
+        return None
+    if len(options) > 1:
+        raise ValueError("reset options 'task' and 'tasks' exclude each other: give one of them")
+    if "task" in options:
         return np.stack([np.asarray(options["task"], dtype=np.float64)] * n)
-    return np.asarray(options["tasks"], dtype=np.float64) if options and "tasks" in options else None
+    return np.asarray(options["tasks"], dtype=np.float64)
 
 
 def _begin(task: VecTask, tasks: Tasks | None, seeds: Sequence[int] | None) -> dict[str, Tensor]:

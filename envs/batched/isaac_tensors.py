@@ -14,6 +14,8 @@ linear velocity        of the body's origin, world frame     ``cvel``: about the
 
 from __future__ import annotations
 
+from typing import Literal
+
 import mujoco
 import torch
 from torch import Tensor
@@ -101,7 +103,13 @@ class IsaacTensors:
         def indices(values: list[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.int64, device=device)
 
+        self._everyone = torch.ones(self.num_envs, self.n_actors, dtype=torch.bool, device=device)
         self._root_ids = indices(self._roots)
+        self._placing = [self._how_placed(body) for body in self._roots]
+        self._free, self._mocap = (
+            indices([actor for actor, how in enumerate(self._placing) if how == kind])
+            for kind in ("free", "mocap")
+        )
         self._body_ids = torch.arange(1, model.nbody, device=device)
         self._tree_of_body = indices([int(i) for i in model.body_rootid])
         self._qpos_of_dof = indices([int(model.jnt_qposadr[j]) for j in self._joints])
@@ -140,38 +148,36 @@ class IsaacTensors:
             ValueError: when no actor of the model can be placed; set fixed ones by ``body_pos``, and those on
                 slides and hinges by `set_dof_state_tensor_indexed`.
         """
+        if not len(self._free) and not len(self._mocap):
+            raise ValueError(
+                f"none of the actors {self.actor_names} has a free joint or is a mocap body; set fixed ones "
+                "by the model field body_pos, those on slides and hinges by set_dof_state_tensor_indexed"
+            )
         model = self.sim.model
         chosen = self._chosen(actor_indices)
         states = root_states.view(self.num_envs, self.n_actors, 13)
         qpos, qvel = self.sim.read("qpos").clone(), self.sim.read("qvel").clone()
         mocap_pos, mocap_quat = self.sim.read("mocap_pos").clone(), self.sim.read("mocap_quat").clone()
-        free, mocap = [], []
-        for actor, body in enumerate(self._roots):
-            joint, mocap_id = int(model.body_jntadr[body]), int(model.body_mocapid[body])
+        for actor, (body, how) in enumerate(zip(self._roots, self._placing, strict=True)):
             state, mask = states[:, actor], chosen[:, actor, None]
             pos, quat, linear, angular = state.split([3, 4, 3, 3], 1)
-            if mocap_id >= 0:
-                mocap.append(actor)
+            if how == "mocap":
+                mocap_id = int(model.body_mocapid[body])
                 mocap_pos[:, mocap_id] = torch.where(mask, pos, mocap_pos[:, mocap_id])
                 mocap_quat[:, mocap_id] = torch.where(mask, wxyz(quat), mocap_quat[:, mocap_id])
-            elif joint >= 0 and int(model.jnt_type[joint]) == _FREE:
-                free.append(actor)
+            elif how == "free":
+                joint = int(model.body_jntadr[body])
                 p, v = int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint])
                 new = torch.cat([pos, wxyz(quat)], 1)
                 qpos[:, p : p + 7] = torch.where(mask, new, qpos[:, p : p + 7])
                 new = torch.cat([linear, rotate_inverse(quat, angular)], 1)
                 qvel[:, v : v + 6] = torch.where(mask, new, qvel[:, v : v + 6])
-        if not free and not mocap:
-            raise ValueError(
-                f"none of the actors {self.actor_names} has a free joint or is a mocap body; set fixed ones "
-                "by the model field body_pos, those on slides and hinges by set_dof_state_tensor_indexed"
-            )
-        if free:
-            rows = Rows.of_mask(chosen[:, free].any(1))
+        if len(self._free):
+            rows = Rows.of_mask(chosen[:, self._free].any(1))
             self.sim.write("qpos", qpos, rows)
             self.sim.write("qvel", qvel, rows)
-        if mocap:
-            rows = Rows.of_mask(chosen[:, mocap].any(1))
+        if len(self._mocap):
+            rows = Rows.of_mask(chosen[:, self._mocap].any(1))
             self.sim.write("mocap_pos", mocap_pos, rows)
             self.sim.write("mocap_quat", mocap_quat, rows)
 
@@ -204,12 +210,20 @@ class IsaacTensors:
         Raises:
             ValueError: when no joint is position-controlled.
         """
-        if not len(self._servos):
-            raise ValueError("the model has no position actuator on a hinge or slide joint; add some")
-        ctrl = self.sim.read("ctrl").clone()
-        wanted = targets.view(self.num_envs, self.ndof)[:, self._servo_dofs]
-        ctrl[:, self._servos] = wanted * self._servo_scale
-        self.sim.write("ctrl", ctrl)
+        self._set_targets(targets, self._everyone)
+
+    def set_dof_position_target_tensor_indexed(self, targets: Tensor, actor_indices: Tensor) -> None:
+        """Set the targets of the position-controlled joints of some actors; see
+        `set_dof_position_target_tensor`.
+
+        Args:
+            targets: ``(num_envs * ndof,)``, rad or m; only the rows of those actors' joints are used.
+            actor_indices: integers, flat: ``env * n_actors + actor``.
+
+        Raises:
+            ValueError: when no joint is position-controlled.
+        """
+        self._set_targets(targets, self._chosen(actor_indices))
 
     def set_dof_actuation_force_tensor(self, forces: Tensor) -> None:
         """Apply forces to joints, beside actuators, until they are set again or the environment is reset.
@@ -219,9 +233,39 @@ class IsaacTensors:
         Args:
             forces: ``(num_envs * ndof,)``, N m or N.
         """
+        self._apply_forces(forces, self._everyone)
+
+    def set_dof_actuation_force_tensor_indexed(self, forces: Tensor, actor_indices: Tensor) -> None:
+        """Apply forces to the joints of some actors; see `set_dof_actuation_force_tensor`.
+
+        Args:
+            forces: ``(num_envs * ndof,)``, N m or N; only the rows of those actors' joints are used.
+            actor_indices: integers, flat: ``env * n_actors + actor``.
+        """
+        self._apply_forces(forces, self._chosen(actor_indices))
+
+    def _set_targets(self, targets: Tensor, chosen: Tensor) -> None:
+        if not len(self._servos):
+            raise ValueError("the model has no position actuator on a hinge or slide joint; add some")
+        ctrl = self.sim.read("ctrl").clone()
+        wanted = targets.view(self.num_envs, self.ndof)[:, self._servo_dofs] * self._servo_scale
+        mask = chosen[:, self._actor_of_dof[self._servo_dofs]]
+        ctrl[:, self._servos] = torch.where(mask, wanted, ctrl[:, self._servos])
+        self.sim.write("ctrl", ctrl)
+
+    def _apply_forces(self, forces: Tensor, chosen: Tensor) -> None:
         applied = self.sim.read("qfrc_applied").clone()
-        applied[:, self._qvel_of_dof] = forces.view(self.num_envs, self.ndof)
+        mask = chosen[:, self._actor_of_dof]
+        new = forces.view(self.num_envs, self.ndof)
+        applied[:, self._qvel_of_dof] = torch.where(mask, new, applied[:, self._qvel_of_dof])
         self.sim.write("qfrc_applied", applied)
+
+    def _how_placed(self, body: int) -> Literal["free", "mocap", "fixed"]:
+        """What moves an actor's root: a free joint, its being a mocap body, or neither."""
+        model, joint = self.sim.model, int(self.sim.model.body_jntadr[body])
+        if int(model.body_mocapid[body]) >= 0:
+            return "mocap"
+        return "free" if joint >= 0 and int(model.jnt_type[joint]) == _FREE else "fixed"
 
     def _body_states(self, bodies: Tensor) -> Tensor:
         """States of bodies by MuJoCo's ids, ``(num_envs, n, 13)``."""
@@ -235,7 +279,8 @@ class IsaacTensors:
     def _chosen(self, actor_indices: Tensor) -> Tensor:
         """Mask of actors, bool ``(num_envs, n_actors)``."""
         chosen = torch.zeros(self.num_envs * self.n_actors, dtype=torch.bool, device=self.sim.device)
-        chosen[actor_indices.to(chosen.device, torch.int64)] = True
+        # not by assigning True, which a GPU would have to fetch from the host
+        chosen.index_fill_(0, actor_indices.to(chosen.device, torch.int64), True)
         return chosen.view(self.num_envs, self.n_actors)
 
     def _find_servos(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -271,7 +271,7 @@ class ObjectMaker:
 
         reach = self._support(size, position, used, lying)
         grasp = scale[:, None] * (self._grasp[family, 0] + aspect[:, None] * self._grasp[family, 1])
-        bounds = (reach[:, [0, 2]] + reach[:, [4, 6]]).prod(1) * (reach[:, 8] + reach[:, 9])
+        bounds = (reach[:, 0:4:2] + reach[:, 4:8:2]).prod(1) * (reach[:, 8] + reach[:, 9])
         solidity = (volume / bounds)[:, None]
         return Objects(
             size=torch.where(used[..., None], size, SPECK),

@@ -46,20 +46,25 @@ def add_ground(world: mujoco.MjsBody) -> None:
             box(f"cell{column}_{lane}", FIRST + (column + 0.5) * CELL, y, CELL / 2, half, shade)
 
 
-def draw_heights(uniform: Tensor, roughness: Tensor, step_height: Tensor) -> Tensor:
+def stair_profile(device: torch.device | str = "cpu") -> Tensor:
+    """Height of every cell's stair in steps, float32 ``(COLUMNS * LANES,)``: what `draw_heights` needs."""
+    return torch.tensor(STAIRS, dtype=torch.float32, device=device).repeat_interleave(LANES)
+
+
+def draw_heights(uniform: Tensor, roughness: Tensor, step_height: Tensor, stairs: Tensor) -> Tensor:
     """Heights of all cells: stairs, and on each cell a random height of its own.
 
     Args:
         uniform: random numbers in [0, 1), shape ``(n, COLUMNS * LANES)``.
         roughness: of which a cell is at most this much higher than its stair, m, shape ``(n,)``.
         step_height: of the stairs, m, shape ``(n,)``.
+        stairs: of `stair_profile`, on the same device.
 
     Returns:
         Metres, shape ``(n, (COLUMNS + 2) * LANES)``: by column, platforms (of height 0) included.
     """
-    steps = torch.tensor(STAIRS, dtype=torch.float32, device=uniform.device)
-    stairs = (step_height[:, None] * steps).repeat_interleave(LANES, dim=1)
-    return torch.nn.functional.pad(stairs + roughness[:, None] * uniform, (LANES, LANES))
+    cells = step_height[:, None] * stairs + roughness[:, None] * uniform
+    return torch.nn.functional.pad(cells, (LANES, LANES))
 
 
 def ground_height(heights: Tensor, x: Tensor, y: Tensor) -> Tensor:

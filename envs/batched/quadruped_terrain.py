@@ -16,6 +16,7 @@ from tutelage.envs.batched.quadruped_ground import (
     add_ground,
     draw_heights,
     ground_height,
+    stair_profile,
 )
 from tutelage.envs.batched.rows import Rows
 from tutelage.envs.batched.vec_task import VecTask
@@ -197,6 +198,7 @@ class QuadrupedTerrain(VecTask):
         self.action_scale = torch.tensor(ACTION_SCALE * 4, device=self.device)
         self.scan_x = torch.tensor(SCAN_X, device=self.device).repeat_interleave(len(SCAN_Y))
         self.scan_y = torch.tensor(SCAN_Y, device=self.device).repeat(len(SCAN_X))
+        self.stairs = stair_profile(self.device)
         self.heights = self.new_buffer("heights", (COLUMNS + 2) * LANES)
         self.air_time = self.new_buffer("air_time", 4)
         self.last_actions = self.new_buffer("last_actions", 12)
@@ -206,7 +208,8 @@ class QuadrupedTerrain(VecTask):
         roughness, step_height, slope, friction = (
             rows.take(self.parameter(name)) for name in ("roughness", "step_height", "slope", "friction")
         )
-        heights = draw_heights(self.streams.uniform(rows, COLUMNS * LANES), roughness, step_height)
+        uniform = self.streams.uniform(rows, COLUMNS * LANES)
+        heights = draw_heights(uniform, roughness, step_height, self.stairs)
         rows.put(self.heights, heights)
         positions = rows.take(self.sim.read_model("geom_pos")).clone()
         positions[:, self.cell_geoms, 2] = heights[:, LANES:-LANES] - HALF_DEPTH

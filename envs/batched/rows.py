@@ -73,7 +73,7 @@ class Rows:
         """True for the chosen environments, bool, shape ``(num_envs,)``."""
         if self._mask is None:
             mask = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
-            mask[self._indices] = True
+            mask.index_fill_(0, self.indices, True)
             return mask
         return self._mask
 
@@ -84,7 +84,10 @@ class Rows:
     def put(self, buffer: Tensor, values: Tensor | float) -> None:
         """Overwrite the chosen rows of a ``(num_envs, ...)`` buffer by ``(n, ...)`` values, or one number."""
         if not self.masked:
-            buffer[self.indices] = values.to(buffer.dtype) if isinstance(values, Tensor) else values
+            if isinstance(values, Tensor):
+                buffer[self.indices] = values.to(buffer.dtype)
+            else:
+                buffer.index_fill_(0, self.indices, values)
             return
         mask = self.mask.view(-1, *(1,) * (buffer.ndim - 1))
         if isinstance(values, Tensor):

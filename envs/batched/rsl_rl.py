@@ -18,7 +18,8 @@ class RslRlVecTask(VecEnv):
 
     Every view is an observation group of its own name, so that the runner's ``obs_groups`` can say, e.g.,
     ``{"actor": ["policy"], "critic": ["privileged"]}``. Images become what rsl_rl's ``CNNModel`` takes,
-    float32 ``(num_envs, channels, height, width)``: RGB in [0, 1], depth in metres up to `far`.
+    float32 ``(num_envs, channels, height, width)``: RGB in [0, 1], depth in metres up to `far`, segmentation
+    as the ids themselves, -1 where there is nothing.
 
     rsl_rl never resets: the task's running episodes go on, and finished ones are reset within the step. At a
     time limit (``extras["time_outs"]``) its PPO adds the discounted value of the state *before* the last step
@@ -47,7 +48,6 @@ class RslRlVecTask(VecEnv):
 
     def __init__(self, task: VecTask, views: Sequence[str] | None = None, far: float = 10.0) -> None:
         self.vec_task = task
-        task.auto_reset = True
         self.num_envs = task.num_envs
         self.num_actions = task.num_actions
         self.max_episode_length = task.max_episode_length
@@ -74,6 +74,7 @@ class RslRlVecTask(VecEnv):
     def step(self, actions: Tensor) -> tuple[TensorDict, Tensor, Tensor, dict[str, Any]]:
         """Step all environments; see `rsl_rl.env.VecEnv.step`."""
         with torch.inference_mode(False), torch.no_grad():
+            self.vec_task.auto_reset = True  # another adaptor of the same task may have turned it off
             obs_dict, rewards, ends, extras = self.vec_task.step(actions)
             log = {"log": dict(extras["log"])} if "log" in extras else {}
             return (
@@ -91,5 +92,6 @@ class RslRlVecTask(VecEnv):
         if view.ndim == 4:
             return view.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
         if view.ndim == 3:
-            return view[:, None].to(torch.float32).clamp(max=self.far)
+            image = view[:, None].to(torch.float32)
+            return image.clamp(max=self.far) if view.is_floating_point() else image  # ids are no distances
         return view.clone()

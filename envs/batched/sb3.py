@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -48,11 +49,26 @@ class SB3VecTask(BatchedTaskVecEnv):
         self._logs = 0
 
     def reset(self) -> Observations:
-        """Begin a new episode, of a newly drawn task, everywhere."""
+        """Begin a new episode everywhere: of a newly drawn task, or of that which `set_options` chose.
+
+        ``set_options({"task": task})`` chooses one for all environments, a list of such dicts (empty where a
+        task is to be drawn) one for each; both hold for one reset, as SB3 has it.
+
+        Raises:
+            TaskError: when a chosen task is not in the task space.
+            ValueError: when there is another option, or not one dict for each environment.
+        """
+        options, self._options = self._options, [{} for _ in range(self.num_envs)]
+        chosen, tasks = self._chosen_tasks(options)
         if self._seed is not None:
             self.vec_task.seed([self._seed + i for i in range(self.num_envs)])
             self._seed = None
-        return self._observations(self.vec_task.reset())
+        if not len(chosen):
+            return self._observations(self.vec_task.reset())
+        others = np.setdiff1d(np.arange(self.num_envs), chosen)
+        if len(others):
+            self.vec_task.reset_idx(torch.from_numpy(others))
+        return self._observations(self.vec_task.start(torch.from_numpy(chosen), tasks))
 
     def start(
         self, indices: NDArray[np.int64], tasks: Tasks, seeds: Sequence[int] | None = None
@@ -91,11 +107,25 @@ class SB3VecTask(BatchedTaskVecEnv):
             metrics["episode/diverged"] = float(self.vec_task.num_diverged)
         return metrics
 
+    def _chosen_tasks(self, options: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.int64], Tasks]:
+        """The environments whose options choose a task, and those tasks."""
+        if len(options) != self.num_envs:
+            raise ValueError(f"set_options was given {len(options)} dicts for {self.num_envs} environments")
+        for name in {name for option in options for name in option} - {"task"}:
+            near = "; did you mean 'task'?" if difflib.get_close_matches(name, ["task"]) else ""
+            raise ValueError(f"unknown reset option {name!r}{near} (known: task)")
+        chosen = [i for i, option in enumerate(options) if option.get("task") is not None]
+        tasks = [np.asarray(options[i]["task"], dtype=np.float64) for i in chosen]
+        checked = self.task_space.check(np.stack(tasks)) if tasks else np.zeros((0, *self.task_space.shape))
+        return np.array(chosen, dtype=np.int64), checked
+
     def _describe(
         self, infos: list[dict[str, Any]], finished: NDArray[np.int64], extras: dict[str, Any]
     ) -> None:
         self._logs += 1
         for name, value in extras["log"].items():
+            if name == "episode/count":  # no mean over episodes
+                continue
             self._log_sums[name] = self._log_sums.get(name, 0.0) + float(value)
         terminal = self._observations(extras["terminal_obs"], finished)
         truncated, success, diverged = (

@@ -35,7 +35,6 @@ class SkrlVecTask(Wrapper):
     def __init__(self, task: VecTask) -> None:
         super().__init__(task)
         self.vec_task = task
-        task.auto_reset = True
         self._begun = False
 
     def reset(self) -> tuple[Tensor, dict[str, Any]]:
@@ -52,6 +51,7 @@ class SkrlVecTask(Wrapper):
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Step all environments; see `skrl.envs.wrappers.torch.Wrapper.step`."""
         task = self.vec_task
+        task.auto_reset = True  # another adaptor of the same task may have turned it off
         obs_dict, rewards, ends, extras = task.step(actions)
         self._begun = self.num_envs == 1 and bool(ends[0])
         info = {**extras, "episode": extras["log"]} if "log" in extras else dict(extras)

@@ -22,6 +22,34 @@ _CONSTANTS = (
 )
 """What `mjw.set_const` writes, so that each environment needs its own."""
 
+_ROWS, _CONTACTS = (
+    "raise max_constraints= (now {max_constraints})",
+    "raise max_contacts= (now {max_contacts})",
+)
+OVERFLOWS = {
+    "NEFC": ("constraints of an environment", _ROWS),
+    "NJMAX_NNZ": ("constraints of an environment", _ROWS),
+    "BROADPHASE": ("pairs of geoms near each other", _CONTACTS),
+    "NARROWPHASE": ("contacts", _CONTACTS),
+    "CCD": ("contacts of boxes, cylinders or meshes", _CONTACTS),
+    "HFIELD": (
+        "contacts of a geom with a height field",
+        "make the field coarser, or the geom smaller",
+    ),
+    "CONTACT_MATCH": ("contacts that a contact sensor matched", "let the sensor match fewer geoms"),
+    "NVMAX": ("moving degrees of freedom", "report it: there should be room for all"),
+    "EPA_HORIZON": ("faces found in a deep contact", "use meshes of fewer vertices, or a smaller time step"),
+    "TACTILE": ("geoms that touch a tactile sensor", "let fewer geoms touch it"),
+}
+"""What did not fit, and the cure, by the name of `mjw.OverflowType`."""
+
+UNREMARKABLE = ("ITERATIONS", "LS_ITERATIONS")
+"""The other names: limits that the model itself sets (``option.iterations``), of which MuJoCo on the CPU says
+nothing either."""
+
+_WARP_NEEDS = ("series R580 or newer", "a GPU of the Turing generation (sm_75) or newer")
+"""Driver and GPU that Warp's wheels on PyPI need since they are built with CUDA 13 (Warp 1.19's README)."""
+
 
 def usable_device(device: torch.device) -> torch.device:
     """The device, with its index.
@@ -38,8 +66,8 @@ def usable_device(device: torch.device) -> torch.device:
         )
     if not torch.cuda.is_available():
         raise SimulatorError(
-            "device 'cuda' needs an NVIDIA GPU and its driver, and torch finds none: install the driver (525 "
-            "or newer) and look whether `nvidia-smi` lists the GPU; or use device='cpu'"
+            "device 'cuda' needs an NVIDIA GPU and its driver, and torch finds none: install a driver of "
+            f"{_WARP_NEEDS[0]}, and look whether `nvidia-smi` lists the GPU; or use device='cpu'"
         )
     index = torch.cuda.current_device() if device.index is None else device.index
     if index >= torch.cuda.device_count():
@@ -48,8 +76,10 @@ def usable_device(device: torch.device) -> torch.device:
         )
     if not wp.is_cuda_available():
         raise SimulatorError(
-            "torch sees the GPU but Warp does not: update the NVIDIA driver, or install a Warp for its "
-            "version (https://github.com/NVIDIA/warp/releases)"
+            f"torch sees the GPU but Warp does not: its wheels need an NVIDIA driver of {_WARP_NEEDS[0]} and "
+            f"{_WARP_NEEDS[1]}. Update the driver (`nvidia-smi` shows its version); or, with an older driver "
+            "for CUDA 12, install the wheel of the same Warp whose name has '+cu12', from "
+            "https://github.com/NVIDIA/warp/releases"
         )
     return torch.device("cuda", index)
 

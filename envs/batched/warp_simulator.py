@@ -24,25 +24,15 @@ from tutelage.envs.batched.simulator import (
     force_fields,
     no_model_field,
     prepare_model,
-    settle_threads,
 )
 from tutelage.envs.batched.warp_kernels import note_divergence, place_geoms, zero_columns
-from tutelage.envs.batched.warp_model import put_model, usable_device
+from tutelage.envs.batched.warp_model import OVERFLOWS, put_model, usable_device
 
 _SLOW_FIELDS = (
     *("sensordata", "actuator_length", "actuator_velocity", "ten_length", "ten_velocity"),
     *("qfrc_bias", "qfrc_passive"),
 )
 """Derived fields that cost half a time step, so that `forward` computes them only once they were read."""
-
-_OVERFLOWS = {
-    "NEFC": ("constraints of an environment", "max_constraints"),
-    "NJMAX_NNZ": ("constraints of an environment", "max_constraints"),
-    "BROADPHASE": ("pairs of geoms near each other", "max_contacts"),
-    "NARROWPHASE": ("contacts", "max_contacts"),
-    "CCD": ("contacts of boxes, cylinders or meshes", "max_contacts"),
-}
-"""What did not fit, and the setting to raise, by the name of `mjw.OverflowType`."""
 
 _STATE = int(mjw.State.INTEGRATION)
 
@@ -89,7 +79,6 @@ class WarpSimulator:
         max_constraints: int = 96,
     ) -> None:
         self.device = usable_device(torch.device(device))
-        settle_threads()
         wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
         wp.init()
         self._wp_device = wp.device_from_torch(self.device)
@@ -182,7 +171,7 @@ class WarpSimulator:
 
         def run() -> None:
             model, data = self.mjw_model, self.mjw_data
-            self._place_static_geoms()
+            self._place_static_geoms(moved=True)
             for _ in range(substeps):
                 mjw.step(model, data)
             self._forward()
@@ -226,16 +215,16 @@ class WarpSimulator:
 
     def check(self) -> None:
         """Warn of contacts or constraints that did not fit, once of each kind; waits for the GPU."""
-        kinds = [kind for kind in mjw.OverflowType if kind.name in _OVERFLOWS]
+        kinds = [kind for kind in mjw.OverflowType if kind.name in OVERFLOWS]
         bits = torch.tensor([int(kind) for kind in kinds], device=self.device)
         found = ((self._overflow_view[:, None] & bits) != 0).sum(0).tolist()
         for kind, environments in zip(kinds, found, strict=True):
-            what, setting = _OVERFLOWS[str(kind.name)]
+            what, cure = OVERFLOWS[str(kind.name)]
             if environments and what not in self._warned:
                 self._warned.add(what)
                 warnings.warn(
                     f"{what} did not fit in {environments} of {self.num_envs} environments and were left "
-                    f"out: raise {setting}= (now {self._limits[setting]})",
+                    f"out: {cure.format(**self._limits)}",
                     SimulatorWarning,
                     stacklevel=2,
                 )
@@ -257,7 +246,7 @@ class WarpSimulator:
                 stage(model, data)
             self._place_static_geoms()
             return
-        self._place_static_geoms()
+        self._place_static_geoms(moved=True)
         mjw.fwd_position(model, data, factorize=False)
         # Sensors are written where they see something, so zero is what they say otherwise.
         wp.launch(
@@ -276,9 +265,12 @@ class WarpSimulator:
             return np.zeros(0, dtype=np.int32)
         return np.flatnonzero(self.model.body_weldid[self.model.geom_bodyid] == 0).astype(np.int32)
 
-    def _place_static_geoms(self) -> None:
+    def _place_static_geoms(self, *, moved: bool = False) -> None:
+        """Put them where their bodies are; `moved`: those may have been moved since the last kinematics."""
         model, data = self.mjw_model, self.mjw_data
         if len(self._static_geoms):
+            if moved and {"body_pos", "body_quat"} & set(self.model_fields):
+                mjw.kinematics(model, data)
             wp.launch(
                 place_geoms,
                 dim=(self.num_envs, len(self._static_geoms)),

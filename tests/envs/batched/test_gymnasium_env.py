@@ -96,6 +96,13 @@ def test_vector_reset_options_and_seeds(sliding_mass: Any) -> None:
     np.testing.assert_array_equal(env.reset(seed=7)[0], seeded)
     with pytest.raises(ValueError, match="2 seeds were given for 3"):
         env.reset(seed=[1, 2])
+    with pytest.raises(ValueError, match=r"seed\[1\] is None: give a seed to every environment"):
+        env.reset(seed=[1, None, 3])
+    for name in ("task", "tasks"):
+        with pytest.raises(ValueError, match=f"option '{name}' is None: leave it out"):
+            env.reset(options={name: None})
+    with pytest.raises(ValueError, match="exclude each other"):
+        env.reset(options={"task": tasks[0], "tasks": tasks})
     with pytest.raises(ValueError, match="unknown reset option 'taks'; did you mean 'tasks'"):
         env.reset(options={"taks": [0.5, 1.0]})
     with pytest.raises(TaskError, match=r"goal = 9\.0"):
@@ -172,6 +179,21 @@ def test_single_info_and_copies(sliding_mass: Any) -> None:
     np.testing.assert_array_equal(observation["raw"], kept["raw"])  # "raw" is the simulator's own memory
     _, _, terminated, truncated, info = env.step(np.ones(1))
     assert (terminated, truncated, info["success"], info["diverged"]) == (True, False, True, False)
+
+
+def test_adaptors_of_one_task_do_not_disturb_each_other(sliding_mass: Any) -> None:
+    """Each sets how finished environments go on in its own steps."""
+    task = sliding_mass(1, threads=1)
+    batch, one = GymnasiumVecTask(task), SingleVecTask(task)
+    batch.reset(seed=0)
+    for _ in range(13):  # of 12 steps
+        batch.step(np.zeros((1, 1)))
+    assert task.progress_buf.tolist() == [1]
+    one.reset(seed=0)
+    for _ in range(12):
+        *_, truncated, _ = one.step(np.zeros(1))
+    assert truncated
+    assert task.progress_buf.tolist() == [12]
 
 
 def test_several_environments_are_no_single_one(sliding_mass: Any) -> None:

@@ -187,6 +187,28 @@ def test_position_targets_are_reached() -> None:
     np.testing.assert_allclose(reached, targets[:, :2], atol=0.02)
 
 
+def test_position_targets_of_some() -> None:
+    sim = simulator(2)
+    isaac = IsaacTensors(sim)
+    isaac.set_dof_position_target_tensor(torch.full((8,), 0.25))
+    arm, cube = torch.tensor([1 * 4 + 1]), torch.tensor([0 * 4 + 3])
+    isaac.set_dof_position_target_tensor_indexed(torch.full((8,), 0.5), arm)
+    isaac.set_dof_position_target_tensor_indexed(torch.full((8,), 9.0), cube)  # has no servo
+    # shoulder with gear 2, finger (a motor), wrist
+    assert sim.read("ctrl").tolist() == [[0.5, 0, 0.25], [1.0, 0, 0.5]]
+
+
+def test_forces_on_some() -> None:
+    sim = simulator(2)
+    isaac = IsaacTensors(sim)
+    isaac.set_dof_actuation_force_tensor(torch.arange(8.0))
+    isaac.set_dof_actuation_force_tensor_indexed(-torch.ones(8), torch.tensor([0 * 4 + 1, 1 * 4 + 3]))
+    # shoulder, wrist, finger are the arm's, the flap is the cube's, whose free joint has no DoF here
+    applied = sim.read("qfrc_applied")[:, [0, 1, 2, 9]]
+    assert applied.tolist() == [[-1, -1, -1, 3], [4, 5, 6, -1]]
+    assert not sim.read("qfrc_applied")[:, 3:9].any()
+
+
 def test_forces_accelerate_by_hand() -> None:
     """1 N on the finger (0.5 kg): after one step of 0.01 s it moves with 0.01 / 0.5 = 0.02 m/s."""
     sim = simulator(2)
@@ -209,6 +231,8 @@ def test_models_without_what_is_set_are_named() -> None:
         isaac.set_actor_root_state_tensor_indexed(isaac.root_states, torch.tensor([0]))
     with pytest.raises(ValueError, match="no position actuator"):
         isaac.set_dof_position_target_tensor(torch.zeros(1))
+    with pytest.raises(ValueError, match="no position actuator"):
+        isaac.set_dof_position_target_tensor_indexed(torch.zeros(1), torch.tensor([0]))
 
 
 def test_the_same_tensors_of_a_task(sliding_mass: Any) -> None:

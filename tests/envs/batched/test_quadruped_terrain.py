@@ -10,7 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tutelage.envs.batched.quadruped_ground import COLUMNS, LANES, draw_heights, ground_height
+from tutelage.envs.batched.quadruped_ground import (
+    COLUMNS,
+    LANES,
+    draw_heights,
+    ground_height,
+    stair_profile,
+)
 from tutelage.envs.batched.quadruped_terrain import STAND_HEIGHT, QuadrupedTerrain
 
 FLAT = {"roughness": 0.0, "step_height": 0.0, "slope": 0.0, "friction": 1.0, "command_vx": 0.5}
@@ -110,7 +116,7 @@ def test_cameras_follow_the_robot() -> None:
 def test_heights_are_stairs_plus_a_share_of_the_roughness() -> None:
     uniform = torch.zeros(2, COLUMNS * LANES)
     uniform[1] = 0.5
-    heights = draw_heights(uniform, torch.tensor([0.0, 0.04]), torch.tensor([0.1, 0.1]))
+    heights = draw_heights(uniform, torch.tensor([0.0, 0.04]), torch.tensor([0.1, 0.1]), stair_profile())
     assert heights.shape == (2, (COLUMNS + 2) * LANES)
     by_column = heights.view(2, COLUMNS + 2, LANES)
     # platform, four steps up, flat, down

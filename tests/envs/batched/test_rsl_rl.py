@@ -93,6 +93,14 @@ def test_the_task_can_be_used_after_inference_mode(sliding_mass: Any) -> None:
     env.vec_task.load_state_dict(env.vec_task.state_dict())
 
 
+def test_it_resets_whatever_another_adaptor_left(sliding_mass: Any) -> None:
+    env = RslRlVecTask(sliding_mass(2, threads=1))
+    env.vec_task.auto_reset = False
+    for _ in range(13):
+        env.step(torch.zeros(2, 1))
+    assert env.episode_length_buf.tolist() == [1, 1]  # of 12 steps
+
+
 def test_runner_trains_on_stump_walker() -> None:
     env = RslRlVecTask(StumpWalker(16, threads=1))
     runner = learn(env, train_cfg())
@@ -100,8 +108,8 @@ def test_runner_trains_on_stump_walker() -> None:
     assert actions.shape == (16, 4)
     assert bool(torch.isfinite(actions).all())
     assert runner.alg.critic.obs_dim == env.vec_task.num_states
-    # 2 iterations of 8 steps, from random lengths: nobody can be older than that allows
-    assert int(env.episode_length_buf.max()) < env.max_episode_length
+    # 2 iterations of 8 steps: only those that began at a random length can be older than 16
+    assert 16 < int(env.episode_length_buf.max()) <= env.max_episode_length
 
 
 class Images:
@@ -109,10 +117,11 @@ class Images:
 
     rgb = torch.arange(3 * 40 * 40 * 3).reshape(3, 40, 40, 3).to(torch.uint8)
     depth = torch.full((3, 40, 40), torch.inf)
+    segmentation = torch.arange(-1, 3 * 40 * 40 - 1, dtype=torch.int32).reshape(3, 40, 40)
 
     def render(self, rows: Any = None) -> dict[str, torch.Tensor]:
         self.depth[:, 0, 0] = 2.5
-        return {"front/rgb": self.rgb, "front/depth": self.depth}
+        return {"front/rgb": self.rgb, "front/depth": self.depth, "front/segmentation": self.segmentation}
 
 
 def test_images_become_channels_and_train(sliding_mass: Any) -> None:
@@ -125,6 +134,8 @@ def test_images_become_channels_and_train(sliding_mass: Any) -> None:
     assert observations["front/rgb"][1, 2, 3, 4] == int(Images.rgb[1, 3, 4, 2]) / 255
     assert observations["front/depth"].shape == (3, 1, 40, 40)
     assert observations["front/depth"][0, 0, 0, :2].tolist() == [2.5, 5.0]
+    ids = RslRlVecTask(task, views=("front/segmentation",), far=5.0).get_observations()["front/segmentation"]
+    assert torch.equal(ids[:, 0], Images.segmentation.float())  # ids are no distances: `far` is not theirs
     cnn = {"output_channels": [4, 4], "kernel_size": 3, "stride": 2}
     cfg = train_cfg(class_name="CNNModel", cnn_cfg=cnn)
     cfg["obs_groups"]["actor"] = ["policy", "front/rgb", "front/depth"]

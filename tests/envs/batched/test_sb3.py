@@ -93,6 +93,46 @@ def test_a_seeded_reset_repeats(sliding_mass: Any) -> None:
     assert not np.array_equal(first, second)
 
 
+def test_options_choose_tasks_for_one_reset(sliding_mass: Any) -> None:
+    venv = SB3VecTask(sliding_mass(3, threads=1))
+    venv.set_options({"task": [0.5, 1.0]})
+    venv.reset()
+    assert venv.vec_task.tasks.tolist() == [[0.5, 1.0]] * 3
+    venv.seed(3)
+    venv.set_options([{}, {"task": [0.7, 2.0]}, {"task": [0.8, 3.0]}])
+    first = venv.reset()
+    assert venv.vec_task.tasks[1:].tolist() == [[0.7, 2.0], [0.8, 3.0]]
+    assert venv.vec_task.tasks[0].tolist() != [0.5, 1.0]
+    np.testing.assert_allclose(first[1:, 0] + first[1:, 2], [0.7, 0.8], rtol=1e-6)  # x and goal - x
+    assert venv.vec_task.progress_buf.tolist() == [0, 0, 0]
+    drawn = venv.vec_task.tasks[0].clone()
+    venv.reset()  # options hold for one reset alone
+    assert not bool((venv.vec_task.tasks[1:] == torch.tensor([[0.7, 2.0], [0.8, 3.0]])).any())
+    venv.seed(3)
+    venv.reset()
+    assert torch.equal(venv.vec_task.tasks[0], drawn)  # the options of others change nothing
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"taks": [0.5, 1.0]}, ValueError, "unknown reset option 'taks'; did you mean 'task'"),
+        ([{"task": [0.5, 1.0]}], ValueError, "1 dicts for 3 environments"),
+        ({"task": [9.0, 1.0]}, TaskError, r"goal = 9\.0"),
+    ],
+)
+def test_wrong_options_are_named_and_forgotten(
+    sliding_mass: Any, options: Any, error: type[Exception], message: str
+) -> None:
+    venv = SB3VecTask(sliding_mass(3, threads=1))
+    before = venv.vec_task.tasks.clone()
+    venv.set_options(options)
+    with pytest.raises(error, match=message):
+        venv.reset()
+    assert torch.equal(venv.vec_task.tasks, before)
+    venv.reset()
+
+
 def test_a_task_teacher_drives_it_without_lag(sliding_mass: Any) -> None:
     teacher = Listing()
     venv = TaughtVecEnv(SB3VecTask(sliding_mass(3, threads=1)), teacher)

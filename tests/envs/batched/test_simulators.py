@@ -273,6 +273,41 @@ def test_geometry_differs_between_environments(sim):
     assert torch.allclose(sim.read("geom_xmat")[3, platform].view(3, 3), torch.eye(3), atol=1e-6)
 
 
+STATIC_BODY = """
+<mujoco>
+  <option timestep="0.01" integrator="implicitfast"><flag midphase="disable"/></option>
+  <worldbody>
+    <body name="shelf"><geom name="shelf" type="box" size=".5 .5 .1"/></body>
+    <body pos="0 0 .3"><freejoint/><geom size=".1" mass="1"/></body>
+  </worldbody>
+  {sensor}
+</mujoco>
+"""
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["fast", "with-sensors-read"])
+def test_static_bodies_are_hit_where_they_were_moved(slow):
+    """The shelf is raised by 0.15 m into the ball, 0.1 m above it: it pushes in the very next step."""
+    sensor = '<sensor><framepos objtype="body" objname="shelf"/></sensor>' if slow else ""
+    model = mujoco.MjModel.from_xml_string(STATIC_BODY.format(sensor=sensor))
+    speeds, places = [], []
+    for backend in ("batch", "warp"):
+        sim = make_simulator(model, 2, backend=backend, model_fields=("body_pos",), threads=1)
+        if slow:
+            sim.read("sensordata")
+        raised = sim.read_model("body_pos").clone()
+        raised[1, 1, 2] = 0.15
+        sim.write_model("body_pos", raised)
+        sim.step(1)
+        speeds.append(sim.read("qvel")[:, 2].clone())
+        places.append(sim.read("geom_xpos")[:, 0].clone())
+    assert speeds[0][0] == pytest.approx(-9.81 * 0.01)
+    assert speeds[0][1] > 0.1
+    assert torch.allclose(speeds[1], speeds[0], atol=1e-4)
+    assert torch.allclose(places[1], places[0])
+    assert places[0][:, 2].tolist() == pytest.approx([0.0, 0.15])
+
+
 def test_sizes_differ_between_environments(sim):
     sizes = sim.read_model("geom_size").clone()
     box = int(sim.model.body("box").geomadr[0])
@@ -409,6 +444,25 @@ def test_what_does_not_fit_is_named_once():
         sim.check()
 
 
+def test_every_kind_of_overflow_is_told_or_left_alone_on_purpose(clean):
+    import mujoco_warp as mjw
+
+    from tutelage.envs.batched.warp_model import OVERFLOWS, UNREMARKABLE
+
+    told, left = set(OVERFLOWS), set(UNREMARKABLE)
+    kinds = {kind.name for kind in mjw.OverflowType if kind and kind is not mjw.OverflowType.ALL}
+    assert told | left == kinds
+    assert not told & left
+
+    sim = clean["warp"]
+    sim._warned.clear()
+    sim._overflow_view.fill_(int(mjw.OverflowType.HFIELD | mjw.OverflowType.ITERATIONS))
+    with pytest.warns(SimulatorWarning, match=f"height field did not fit in {N} .*coarser") as caught:
+        sim.check()
+    assert len(caught) == 1
+    sim._overflow_view.zero_()
+
+
 def test_wrong_names_and_shapes(sim):
     with pytest.raises(AttributeError, match="did you mean 'site_xpos'"):
         sim.read("site_xpoz")
@@ -462,12 +516,16 @@ def test_a_missing_gpu_or_package_is_named_with_its_cure(monkeypatch):
     with pytest.raises(SimulatorError, match=r"pip install .*torch.*whl/cu"):
         make_simulator(model, 2, device="cuda")
     monkeypatch.setattr(torch.version, "cuda", "12.6")
-    with pytest.raises(SimulatorError, match="nvidia-smi"):
+    with pytest.raises(SimulatorError, match=r"R580 or newer, .*nvidia-smi"):
         make_simulator(model, 2, device="cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(SimulatorError, match="cuda:3"):
         make_simulator(model, 2, device="cuda:3")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr("warp.is_cuda_available", lambda: False)
+    with pytest.raises(SimulatorError, match=r"R580 or newer.*Turing.*\+cu12"):
+        make_simulator(model, 2, device="cuda")
     monkeypatch.delitem(sys.modules, "tutelage.envs.batched.warp_simulator", raising=False)
     monkeypatch.setitem(sys.modules, "mujoco_warp", None)
     with pytest.raises(SimulatorError, match=r"tutelage\[warp\]"):

@@ -74,6 +74,15 @@ def test_the_only_environment_is_not_reset_twice(sliding_mass: Any) -> None:
     assert not torch.equal(env.vec_task.tasks, running)
 
 
+def test_it_resets_whatever_another_adaptor_left(sliding_mass: Any) -> None:
+    env = SkrlVecTask(sliding_mass(2, threads=1))
+    env.reset()
+    env.vec_task.auto_reset = False
+    for _ in range(13):
+        env.step(torch.zeros(2, 1))
+    assert env.vec_task.progress_buf.tolist() == [1, 1]  # of 12 steps
+
+
 class Policy(GaussianMixin, Model):
     def __init__(self, env: SkrlVecTask) -> None:
         Model.__init__(
@@ -110,6 +119,7 @@ class Value(DeterministicMixin, Model):
 def test_ppo_trains_on_stump_walker(tmp_path: Path) -> None:
     """Two iterations of skrl's PPO, with the critic on the states."""
     env = SkrlVecTask(StumpWalker(8, threads=1))
+    env.vec_task.progress_buf.fill_(100)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         models = {"policy": Policy(env), "value": Value(env)}
@@ -137,4 +147,4 @@ def test_ppo_trains_on_stump_walker(tmp_path: Path) -> None:
         SequentialTrainer(env=env, agents=agent, cfg=cfg).train()
     after = [parameter for model in models.values() for parameter in model.parameters()]
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    assert int(env.vec_task.progress_buf.max()) <= 16
+    assert 0 < int(env.vec_task.progress_buf.max()) <= 16  # the trainer began new episodes
