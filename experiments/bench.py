@@ -21,7 +21,7 @@ class BenchConfig:
     what: Annotated[Literal["teachers", "loop", "envs", "sim", "render", "distill"], tyro.conf.Positional]
     """Which benchmark."""
     device: Literal["cpu", "cuda", "warp-cpu"] = "cpu"
-    """Of sim, render and distill: all CPU cores, an NVIDIA GPU, or the GPU's code on the CPU (slow: a check)."""
+    """Of sim, render and distill: CPU, NVIDIA GPU, or the GPU's code on the CPU (slow: a check)."""
     json: bool = False
     """Print one JSON object a line instead of a table."""
     quick: bool = False

@@ -47,9 +47,9 @@ class PlanarRunner(VecTask):
 
     def build_spec(self) -> mujoco.MjSpec:
         """Gymnasium's own file."""
-        import gymnasium.envs.mujoco
+        import gymnasium
 
-        folder = Path(gymnasium.envs.mujoco.__file__).parent / "assets"
+        folder = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"  # its package needs imageio
         spec = mujoco.MjSpec.from_file(str(folder / self.model_file))
         spec.option.integrator = {
             "implicitfast": mujoco.mjtIntegrator.mjINT_IMPLICITFAST,

@@ -70,6 +70,11 @@ class StumpWalker(VecTask):
 
     Camera: ``side``, which follows the walker.
 
+    Preset ``ppo`` (SB3, 256 environments): on flat ground alone 0.89 and 0.91 of training episodes succeed
+    after 490,000 steps (49 and 66 s of a busy core; 2 seeds). On uniform tasks of the whole box, students
+    master 12 to 20 of the 100 test tasks after 1.0 M steps (76 to 110 s; 5 seeds), with ALP-GMM 16 to 24;
+    no stumps beyond 1.2 units yet.
+
     Args:
         num_envs: environments.
         parameters: which task parameters there are.

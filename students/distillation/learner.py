@@ -38,8 +38,8 @@ class LearningConfig:
             fill it and are left out of the loss. At most ``sequence_length - 1``.
         max_grad_norm: gradients are scaled down to it.
         augmentation: of the images, in learning alone; None for none.
-        threads: of torch while learning; roll-outs use 1. Two were 2.6 times slower than one on 2 cores, where
-            their hand-overs cost more than the small convolutions.
+        threads: of torch while learning; roll-outs use 1. Two were 2.6 times slower than one on 2 cores:
+            handing over costs more than small convolutions gain.
 
     Raises:
         ValueError: for an unknown loss, or a number out of range.
