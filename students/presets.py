@@ -74,7 +74,7 @@ _PRESETS: dict[tuple[str, str], StudentConfig] = {
         },
         normalize_rewards=True,
     ),
-    # Short roll-outs and a high learning rate: lower rates, longer roll-outs and lambda 0.9 learnt more slowly.
+    # Short roll-outs and a high learning rate; lower rates, longer roll-outs and lambda 0.9 learnt later.
     ("stump-walker", "ppo"): StudentConfig(
         "ppo",
         n_envs=256,
