@@ -30,8 +30,9 @@ class CompareConfig:
 
     preset: Literal["quick", "standard", "paper"] | None = None
     """quick: PointMassGate, or with --env a batched MuJoCo task (stump-walker, reach, ...): minutes on 2
-    cores, quadruped-terrain over an hour. standard: StumpTracks, a workstation night. paper: the published protocol, 20 M steps and 16 seeds.
-    Default: standard for stump-tracks, hexagon-tracks and your own; quick for the others."""
+    cores, quadruped-terrain over an hour. standard: StumpTracks, a workstation night. paper: the published
+    protocol, 20 M steps and 16 seeds. Default: standard for stump-tracks, hexagon-tracks and your own; quick
+    for the others."""
     env: str | None = None
     """Environment: point-mass-gate, stump-walker, stump-tracks, reach, ... or module:factory of your own."""
     teachers: tuple[str, ...] | None = None
