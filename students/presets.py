@@ -27,15 +27,27 @@ _OFF_POLICY = {
     "policy_kwargs": {"net_arch": [256, 256]},
 }
 
-# For batched MuJoCo tasks: short roll-outs of many environments.
-_BATCHED: dict[str, Any] = {
-    "n_steps": 32,
-    "batch_size": 2048,
-    "n_epochs": 5,
-    "learning_rate": 1e-3,
-    "gamma": 0.99,
-    "policy_kwargs": {"net_arch": [128, 128], "activation_fn": "ELU", "log_std_init": -0.5},
-}
+
+def _batched_ppo(n_envs: int, normalize_rewards: bool = True, **changes: Any) -> StudentConfig:
+    """PPO for batched MuJoCo tasks: short roll-outs of many environments; `changes` go to its arguments."""
+    policy = {"net_arch": [128, 128], "activation_fn": "ELU", "log_std_init": -0.5}
+    kwargs: dict[str, Any] = {
+        "n_steps": 32,
+        "batch_size": 2048,
+        "n_epochs": 5,
+        "learning_rate": 1e-3,
+        "gamma": 0.99,
+        **changes,
+        "policy_kwargs": {**policy, **changes.get("policy_kwargs", {})},
+    }
+    return StudentConfig(
+        "ppo",
+        n_envs=n_envs,
+        kwargs=kwargs,
+        normalize_observations=True,
+        normalize_rewards=normalize_rewards,
+    )
+
 
 _ANY: dict[str, StudentConfig] = {
     "ppo": StudentConfig("ppo", n_envs=16, kwargs=_PPO, normalize_observations=True, normalize_rewards=True),
@@ -75,58 +87,32 @@ _PRESETS: dict[tuple[str, str], StudentConfig] = {
         normalize_rewards=True,
     ),
     # Short roll-outs and a high learning rate; lower rates, longer roll-outs and lambda 0.9 learnt later.
-    ("stump-walker", "ppo"): StudentConfig(
-        "ppo",
-        n_envs=256,
-        kwargs={
-            "n_steps": 16,
-            "batch_size": 1024,
-            "n_epochs": 5,
-            "learning_rate": 2e-3,
-            "policy_kwargs": {"net_arch": [64, 64], "activation_fn": "Tanh", "log_std_init": -1.0},
-        },
-        normalize_observations=True,
-        normalize_rewards=True,
+    ("stump-walker", "ppo"): _batched_ppo(
+        256,
+        n_steps=16,
+        batch_size=1024,
+        learning_rate=2e-3,
+        policy_kwargs={"net_arch": [64, 64], "activation_fn": "Tanh", "log_std_init": -1.0},
     ),
-    ("reach", "ppo"): StudentConfig(
-        "ppo",
-        n_envs=128,
-        kwargs={
-            "n_steps": 25,
-            "batch_size": 800,
-            "n_epochs": 5,
-            "learning_rate": 2e-3,
-            "gamma": 0.95,
-            "policy_kwargs": {"net_arch": [64, 64], "activation_fn": "ELU", "log_std_init": -1.0},
-        },
-        normalize_observations=True,
-        normalize_rewards=True,
+    ("reach", "ppo"): _batched_ppo(
+        128,
+        n_steps=25,
+        batch_size=800,
+        learning_rate=2e-3,
+        gamma=0.95,
+        policy_kwargs={"net_arch": [64, 64], "log_std_init": -1.0},
     ),
-    ("push-cube", "ppo"): StudentConfig(
-        "ppo",
-        n_envs=256,
-        kwargs={**_BATCHED, "policy_kwargs": {**_BATCHED["policy_kwargs"], "log_std_init": 0.0}},
-        normalize_observations=True,
-        normalize_rewards=True,
-    ),
-    ("ball-balance", "ppo"): StudentConfig(
-        "ppo", n_envs=256, kwargs=_BATCHED, normalize_observations=True, normalize_rewards=True
-    ),
-    ("lift-object", "ppo"): StudentConfig(
-        "ppo", n_envs=256, kwargs=_BATCHED, normalize_observations=True, normalize_rewards=True
-    ),
-    ("quadruped-terrain", "ppo"): StudentConfig(
-        "ppo",
-        n_envs=256,
-        kwargs={
-            **_BATCHED,
-            "n_steps": 24,
-            "batch_size": 1536,
-            "learning_rate": 5e-4,
-            "ent_coef": 0.002,
-            "policy_kwargs": {**_BATCHED["policy_kwargs"], "log_std_init": -1.2},
-        },
-        normalize_observations=True,
+    ("push-cube", "ppo"): _batched_ppo(256, policy_kwargs={"log_std_init": 0.0}),
+    ("ball-balance", "ppo"): _batched_ppo(256),
+    ("lift-object", "ppo"): _batched_ppo(256),
+    ("quadruped-terrain", "ppo"): _batched_ppo(
+        256,
+        normalize_rewards=False,
+        n_steps=24,
+        batch_size=1536,
+        learning_rate=5e-4,
+        ent_coef=0.002,
+        policy_kwargs={"log_std_init": -1.2},
     ),
     ("stump-tracks", "ppo"): StudentConfig(
         "ppo",
