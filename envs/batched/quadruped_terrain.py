@@ -79,8 +79,8 @@ class QuadrupedTerrain(VecTask):
     35 degrees down, for depth images.
 
     Preset ``ppo`` (SB3, 256 environments), one seed, mean actions, success on 100 uniform tasks: trained on
-    uniform tasks 25 % after 3.0 M steps, 56 % after 4.2 M, 72 % after 6.0 M (1,241 s of a busy core); with the
-    task teacher ALP-GMM 45, 53 and 68 % (985 s):
+    uniform tasks 25 % after 3.0 M steps, 56 % after 4.2 M, 72 % after 6.0 M (1,241 s of a busy core); with
+    the task teacher ALP-GMM 45, 53 and 68 % (985 s):
     ``tutelage compare --env quadruped-terrain --teachers random --seeds 1``. Before that, at 2.3 M steps,
     policies rely on their noise: 11 to 13 % with mean actions, 34 % with sampled ones.
 
