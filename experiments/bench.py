@@ -40,7 +40,14 @@ def bench(config: BenchConfig) -> None:
 
 
 def measurements(config: BenchConfig) -> Iterator[Measurement]:
-    """Yield the measurements of a benchmark as they are made."""
+    """Yield the measurements of a benchmark as they are made.
+
+    Raises:
+        SimulatorError: when a GPU is asked for and there is none; the message names the cure.
+        ValueError: when the package that a GPU needs is missing.
+    """
+    if config.device == "cuda" and config.what in ("sim", "render", "distill"):
+        _need_gpu()
     if config.what == "teachers":
         from tutelage.experiments.bench_teachers import bench_teachers
 
@@ -66,6 +73,16 @@ def measurements(config: BenchConfig) -> Iterator[Measurement]:
     from tutelage.experiments.bench_render import bench_render
 
     return bench_render(config.device, runs=2 if config.quick else 5)
+
+
+def _need_gpu() -> None:
+    import torch
+
+    try:
+        from tutelage.envs.batched.warp_model import usable_device
+    except ImportError as error:
+        raise ValueError(f"a GPU needs mujoco_warp ({error}): pip install 'tutelage[warp]'") from error
+    usable_device(torch.device("cuda"))
 
 
 if __name__ == "__main__":

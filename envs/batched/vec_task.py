@@ -26,6 +26,7 @@ from tutelage.envs.batched.task_checks import (
     check_env_ids,
     check_start,
     check_view_noise,
+    copy_without,
     proposed_tasks,
     unknown,
     view_space,
@@ -430,10 +431,7 @@ class VecTask(TaskDefinition):
         """Take the pictures of at least `rows`, and hand out copies of all, with zeros for what diverged."""
         if self.cameras is not None and pictures:
             views = {**views, **self.cameras.render(rows)}
-        self.views = {
-            name: view.masked_fill(self._broken.view(-1, *(1,) * (view.ndim - 1)), 0)
-            for name, view in views.items()
-        }
+        self.views = {name: copy_without(view, self._broken) for name, view in views.items()}
         self.obs_buf, self.states_buf = self.views[self.obs_view], self.views[self.states_view]
         if self.clip_obs < np.inf:
             self.obs_buf, self.states_buf = (

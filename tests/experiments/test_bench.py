@@ -1,9 +1,13 @@
 """What `tutelage bench` prints; the speeds themselves are not tested."""
 
 import json
+from typing import Any
 
 import pytest
+import torch
 
+from tutelage.envs.batched.simulator import SimulatorError
+from tutelage.experiments.bench import BenchConfig, measurements
 from tutelage.experiments.bench_loop import bench_loop
 from tutelage.experiments.measurement import Measurement, print_measurements
 
@@ -27,3 +31,10 @@ def test_the_loop_is_measured_with_and_without_task_teachers() -> None:
     assert [m.case for m in relative] == ["cartpole-x4", "point-mass-gate/random-actions", "point-mass-gate"]
     assert all(m.value > 0 and m.ratio == m.value for m in relative)
     assert len({(m.case, m.metric) for m in measured}) == len(measured)
+
+
+@pytest.mark.parametrize("what", ["sim", "render", "distill"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_one_message_with_the_cure(what: Any) -> None:
+    with pytest.raises(SimulatorError, match=r"pip install|driver"):
+        measurements(BenchConfig(what=what, device="cuda"))

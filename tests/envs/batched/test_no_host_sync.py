@@ -23,7 +23,7 @@ WAITING = (
     "lift_fresh",  # a tensor of Python numbers
 )
 INDEXING = ("aten.index.Tensor", "aten.index_put", "aten._index_put_impl_")
-ONLY_ON_THE_CPU = ("check_actions",)  # which reads values there alone
+ONLY_ON_THE_CPU = ("check_actions", "copy_without")  # which read values there alone
 
 
 class HostTraffic(TorchDispatchMode):
