@@ -134,12 +134,25 @@ class VisualRandomization:
 
     @staticmethod
     def held_out() -> VisualRandomization:
-        """For evaluation alone: everything deviates more than with `strong`.
+        """For evaluation alone: colours and lights that none has with `strong`, cameras that any could have.
 
         All colours but those of `keep_hue` are drawn anew, with hues from violet to pink, which none has with
         `strong`, unless the model itself has a colour of a hue from 0.68 to 0.98 (our tasks have none). Those
-        of `keep_hue` differ in saturation and brightness.
+        of `keep_hue` differ in saturation and brightness. Lights are farther off. Cameras are displaced
+        within the ranges of `strong`: where a picture was taken from decides what it tells of the scene, so
+        that other poses are another task, not another look; see `beyond`.
         """
+        strong = VisualRandomization.strong()
+        return replace(
+            VisualRandomization.beyond(),
+            camera_offset=strong.camera_offset,
+            camera_rotation=strong.camera_rotation,
+            camera_fovy=strong.camera_fovy,
+        )
+
+    @staticmethod
+    def beyond() -> VisualRandomization:
+        """For evaluation alone: as `held_out`, and cameras too deviate more than with `strong`."""
         return VisualRandomization(
             hue=(0.065, 0.1),
             saturation=(0.21, 0.28),

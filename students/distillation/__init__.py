@@ -24,36 +24,42 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tutelage.students.distillation import behaviour_cloning, dagger, on_policy
-    from tutelage.students.distillation.behaviour_cloning import BehaviourCloningConfig
-    from tutelage.students.distillation.dagger import DaggerConfig
+    from tutelage.students.distillation.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
+    from tutelage.students.distillation.dagger import Dagger, DaggerConfig
     from tutelage.students.distillation.evaluation import Evaluation, evaluate_student
     from tutelage.students.distillation.frames import FrameBuffer
     from tutelage.students.distillation.learner import Learner, LearningConfig
-    from tutelage.students.distillation.on_policy import OnPolicyConfig
+    from tutelage.students.distillation.method import DistillationMethod
+    from tutelage.students.distillation.on_policy import OnPolicy, OnPolicyConfig
     from tutelage.students.distillation.progress import Budget, DistillationProgress, DistillationResult
 
 _HOMES = {
-    "behaviour_cloning": ("BehaviourCloningConfig",),
-    "dagger": ("DaggerConfig",),
+    "behaviour_cloning": ("BehaviourCloning", "BehaviourCloningConfig"),
+    "dagger": ("Dagger", "DaggerConfig"),
     "evaluation": ("Evaluation", "evaluate_student"),
     "frames": ("FrameBuffer",),
     "learner": ("Learner", "LearningConfig"),
-    "on_policy": ("OnPolicyConfig",),
+    "method": ("DistillationMethod",),
+    "on_policy": ("OnPolicy", "OnPolicyConfig"),
     "progress": ("Budget", "DistillationProgress", "DistillationResult"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _METHODS = ("behaviour_cloning", "dagger", "on_policy")
 
 __all__ = [
+    "BehaviourCloning",
     "BehaviourCloningConfig",
     "Budget",
+    "Dagger",
     "DaggerConfig",
+    "DistillationMethod",
     "DistillationProgress",
     "DistillationResult",
     "Evaluation",
     "FrameBuffer",
     "Learner",
     "LearningConfig",
+    "OnPolicy",
     "OnPolicyConfig",
     "behaviour_cloning",
     "dagger",

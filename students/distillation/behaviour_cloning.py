@@ -9,9 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from tutelage.students.distillation.frames import FrameBuffer
-from tutelage.students.distillation.learner import Learner, LearningConfig
-from tutelage.students.distillation.progress import Budget, DistillationResult, Ledger, OnProgress
-from tutelage.students.distillation.roll_out import RollOut
+from tutelage.students.distillation.learner import LearningConfig
+from tutelage.students.distillation.method import DistillationMethod
+from tutelage.students.distillation.progress import Budget, DistillationResult, OnProgress
 from tutelage.students.threads import torch_threads
 
 if TYPE_CHECKING:
@@ -58,6 +58,41 @@ class BehaviourCloningConfig:
             raise ValueError(f"noise must not be negative, but is {self.noise}")
 
 
+class BehaviourCloning(DistillationMethod):
+    """Training on the expert's own episodes.
+
+    The supervised approach whose error can grow with the square of the episode's length (Ross and Bagnell
+    2010, "Efficient Reductions for Imitation Learning", theorem 2.1), as a baseline; with ``disturb="dart"``
+    the noise of Laskey et al. 2017, "DART: Noise Injection for Robust Imitation Learning". Episodes are
+    rolled out and learnt from in turn, so that curves compare with those of the other methods.
+
+    The expert acts by the means of what it advises. The student computes its actions in every state, for the
+    reported errors and for DART, though they are not taken. Otherwise as `DistillationMethod`.
+    """
+
+    def __init__(
+        self, task: VecTask, expert: Expert, student: VisionStudent, config: BehaviourCloningConfig, seed: int
+    ) -> None:
+        super().__init__(task, expert, student, config, seed)
+        self.config = config
+        self.buffer = FrameBuffer(config.buffer_frames, task.num_envs, self.frame_fields(), task.device)
+        self.disturbance = Disturbance(config, task.actions, self.generator)
+
+    def round(self) -> float:
+        """Watch the expert, learn from all that it showed."""
+        config, ledger, learner = self.config, self.ledger, self.learner
+        # D <- D u {(s, pi*(s))}, s visited by pi*, or by pi* + psi
+        with ledger.clock("rollout"), torch_threads(1):
+            self.rolling.fill(self.buffer, config.rollout_steps, self.disturbance, learner, ledger)
+            self.disturbance.adapt()
+        # min over theta of E_{s ~ D} loss(pi_theta(s), pi*(s))
+        with ledger.clock("learning"), torch_threads(config.learning.threads):
+            learner.decay(ledger.spent)
+            for _ in range(config.updates):
+                ledger.add_update(*learner.update(self.buffer))
+        return 1.0
+
+
 def distil(
     task: VecTask,
     expert: Expert,
@@ -66,50 +101,8 @@ def distil(
     seed: int,
     on_progress: OnProgress | None = None,
 ) -> DistillationResult:
-    """Train a student on the expert's own episodes.
-
-    The supervised approach whose error can grow with the square of the episode's length (Ross and Bagnell
-    2010, "Efficient Reductions for Imitation Learning", theorem 2.1), as a baseline; with ``disturb="dart"``
-    the noise of Laskey et al. 2017, "DART: Noise Injection for Robust Imitation Learning". Episodes are
-    rolled out and learnt from in turn, so that curves compare with those of the other methods.
-
-    Args:
-        task: environments of the training looks, with the cameras that the student sees; reset here.
-        expert: acts by the means of what it advises.
-        student: trained in place. It computes its actions in every state, for the reported errors and for
-            DART, though they are not taken.
-        config: settings.
-        seed: of minibatches, augmentation and noise. The same task (freshly made), student, seed and budget
-            of frames give the same student on a CPU.
-        on_progress: called after every round; where it returns False, the distillation ends.
-
-    Returns:
-        What it cost.
-
-    Raises:
-        ValueError: when expert or student do not fit the task.
-        RuntimeError: when the loss is no longer finite.
-    """
-    generator = torch.Generator(task.device).manual_seed(seed)
-    learner = Learner(student, config.learning, generator)
-    ledger = Ledger(config.budget, task.num_actions, task.device)
-    rolling = RollOut(task, expert, student)
-    fields = learner.fields(rolling.obs_dict, task.actions, task.actions)
-    buffer = FrameBuffer(config.buffer_frames, task.num_envs, fields, task.device)
-    disturbance = Disturbance(config, task.actions, generator)
-    going = True
-    while going:
-        # D <- {(s, pi*(s))}, s visited by pi*, or by pi* + psi
-        with ledger.clock("rollout"), torch_threads(1):
-            rolling.fill(buffer, config.rollout_steps, disturbance, learner, ledger)
-            disturbance.adapt()
-        # min over theta of E_{s ~ D} loss(pi_theta(s), pi*(s))
-        with ledger.clock("learning"), torch_threads(config.learning.threads):
-            learner.decay(ledger.spent)
-            for _ in range(config.updates):
-                ledger.add_update(*learner.update(buffer))
-        going = ledger.report(on_progress, 1.0, learner.learning_rate)
-    return ledger.result()
+    """Train a student by `BehaviourCloning`, from the first round to the last."""
+    return BehaviourCloning(task, expert, student, config, seed).run(on_progress)
 
 
 class Disturbance:

@@ -9,9 +9,10 @@ import torch
 from torch import Generator, Tensor
 
 from tutelage.students.distillation.frames import FrameBuffer
-from tutelage.students.distillation.learner import Learner, LearningConfig
-from tutelage.students.distillation.progress import Budget, DistillationResult, Ledger, OnProgress
-from tutelage.students.distillation.roll_out import Drive, RollOut
+from tutelage.students.distillation.learner import LearningConfig
+from tutelage.students.distillation.method import DistillationMethod
+from tutelage.students.distillation.progress import Budget, DistillationResult, OnProgress
+from tutelage.students.distillation.roll_out import Drive
 from tutelage.students.threads import torch_threads
 
 if TYPE_CHECKING:
@@ -77,6 +78,41 @@ class DaggerConfig:
         return max(self.beta_end, share)
 
 
+class Dagger(DistillationMethod):
+    """Training by dataset aggregation.
+
+    Ross, Gordon and Bagnell 2011, "A Reduction of Imitation Learning and Structured Prediction to No-Regret
+    Online Learning" (AISTATS), algorithm 3.1, with a ring for the data set and a few gradient steps on it
+    after each short round, instead of training anew; the student is the last policy, not the best.
+
+    The expert's labels are the means of what it advises. Otherwise as `DistillationMethod`.
+    """
+
+    def __init__(
+        self, task: VecTask, expert: Expert, student: VisionStudent, config: DaggerConfig, seed: int
+    ) -> None:
+        super().__init__(task, expert, student, config, seed)
+        self.config, self.rounds = config, 0
+        self.buffer = FrameBuffer(config.buffer_frames, task.num_envs, self.frame_fields(), task.device)
+
+    def round(self) -> float:
+        """Visit states with the mixture of expert and student, learn from all that were visited."""
+        config, ledger, learner = self.config, self.ledger, self.learner
+        # "Sample T-step trajectories using pi_i = beta_i pi* + (1 - beta_i) pi^_i;
+        #  D <- D u {(s, pi*(s))}": each environment draws at each step who acts; all states are labelled.
+        share = config.expert_share(self.rounds)
+        with ledger.clock("rollout"), torch_threads(1):
+            drive = mixture(share, config.noise, self.generator)
+            self.rolling.fill(self.buffer, config.rollout_steps, drive, learner, ledger)
+        # "Train classifier pi^_{i+1} on D": min over theta of E_{s ~ D} loss(pi_theta(s), pi*(s))
+        with ledger.clock("learning"), torch_threads(config.learning.threads):
+            learner.decay(ledger.spent)
+            for _ in range(config.updates):
+                ledger.add_update(*learner.update(self.buffer))
+        self.rounds += 1
+        return share
+
+
 def distil(
     task: VecTask,
     expert: Expert,
@@ -85,59 +121,11 @@ def distil(
     seed: int,
     on_progress: OnProgress | None = None,
 ) -> DistillationResult:
-    """Train a student by dataset aggregation.
-
-    Ross, Gordon and Bagnell 2011, "A Reduction of Imitation Learning and Structured Prediction to No-Regret
-    Online Learning" (AISTATS), algorithm 3.1, with a ring for the data set and a few gradient steps on it
-    after each short round, instead of training anew; the student is the last policy, not the best.
-
-    Args:
-        task: environments of the training looks, with the cameras that the student sees; reset here.
-        expert: its labels are the means of what it advises.
-        student: trained in place.
-        config: settings.
-        seed: of minibatches, augmentation, noise and who acts. The same task (freshly made), student, seed
-            and budget of frames give the same student on a CPU.
-        on_progress: called after every round; where it returns False, the distillation ends.
-
-    Returns:
-        What it cost.
-
-    Raises:
-        ValueError: when expert or student do not fit the task.
-        RuntimeError: when the loss is no longer finite.
-    """
-    generator = torch.Generator(task.device).manual_seed(seed)
-    learner = Learner(student, config.learning, generator)
-    ledger = Ledger(config.budget, task.num_actions, task.device)
-    rolling = RollOut(task, expert, student)
-    buffer = FrameBuffer(
-        config.buffer_frames,
-        task.num_envs,
-        learner.fields(rolling.obs_dict, task.actions, task.actions),
-        task.device,
-    )
-    round_, share = 0, 1.0
-    going = True
-    while going:
-        # "Sample T-step trajectories using pi_i = beta_i pi* + (1 - beta_i) pi^_i;
-        #  D <- D u {(s, pi*(s))}": each environment draws at each step who acts; all states are labelled.
-        share = config.expert_share(round_)
-        with ledger.clock("rollout"), torch_threads(1):
-            rolling.fill(
-                buffer, config.rollout_steps, _mixture(share, config.noise, generator), learner, ledger
-            )
-        # "Train classifier pi^_{i+1} on D": min over theta of E_{s ~ D} loss(pi_theta(s), pi*(s))
-        with ledger.clock("learning"), torch_threads(config.learning.threads):
-            learner.decay(ledger.spent)
-            for _ in range(config.updates):
-                ledger.add_update(*learner.update(buffer))
-        round_ += 1
-        going = ledger.report(on_progress, share, learner.learning_rate)
-    return ledger.result()
+    """Train a student by `Dagger`, from the first round to the last; see there, and `Dagger.run`."""
+    return Dagger(task, expert, student, config, seed).run(on_progress)
 
 
-def _mixture(share: float, noise: float, generator: Generator) -> Drive:
+def mixture(share: float, noise: float, generator: Generator) -> Drive:
     """The expert, with noise, where a coin of probability `share` falls so, and the student elsewhere."""
 
     def drive(student: Tensor, expert: Tensor) -> Tensor:

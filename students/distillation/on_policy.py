@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from tutelage.students.distillation.frames import FrameBuffer
-from tutelage.students.distillation.learner import Learner, LearningConfig
-from tutelage.students.distillation.progress import Budget, DistillationResult, Ledger, OnProgress
-from tutelage.students.distillation.roll_out import RollOut
+from tutelage.students.distillation.learner import LearningConfig
+from tutelage.students.distillation.method import DistillationMethod
+from tutelage.students.distillation.progress import Budget, DistillationResult, OnProgress
 from tutelage.students.threads import torch_threads
 
 if TYPE_CHECKING:
@@ -50,6 +50,68 @@ class OnPolicyConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
 
+class OnPolicy(DistillationMethod):
+    """Training on the student's own roll-outs, labelled by the expert, and nothing older.
+
+    rsl_rl's ``Distillation`` (Schwarke et al. 2025, "RSL-RL: A Learning Library for Robotics Research"):
+    on-policy distillation (Czarnecki et al. 2019, "Distilling Policy Distillation": along the student's own
+    trajectories) by gradients through time. With ``loss="kl"`` and a Gaussian head it follows the expert's
+    distribution. Otherwise as `DistillationMethod`.
+    """
+
+    def __init__(
+        self, task: VecTask, expert: Expert, student: VisionStudent, config: OnPolicyConfig, seed: int
+    ) -> None:
+        super().__init__(task, expert, student, config, seed)
+        self.config = config
+        # The frames of stacks that reach back before the roll-out are kept too.
+        frames = task.num_envs * (config.rollout_steps + student.config.frames - 1)
+        self.buffer = FrameBuffer(frames, task.num_envs, self.frame_fields(), task.device)
+        self.stochastic = config.stochastic and student.config.head == "gaussian"
+
+    def round(self) -> float:
+        """Let the student act, and learn from that what the expert would have done."""
+        config, ledger = self.config, self.ledger
+        memory = self.rolling.state
+        with ledger.clock("rollout"), torch_threads(1):
+            self.rolling.fill(
+                self.buffer,
+                config.rollout_steps,
+                lambda student_action, expert_action: student_action,
+                self.learner,
+                ledger,
+                deterministic=not self.stochastic,
+                generator=self.generator,
+            )
+        with ledger.clock("learning"), torch_threads(config.learning.threads):
+            self.learner.decay(ledger.spent)
+            for _ in range(config.epochs):
+                self._epoch(memory)
+        return 0.0
+
+    def _epoch(self, memory: StudentState) -> None:
+        """Go once through the last roll-out, a gradient step after every `gradient_length` of its steps.
+
+        ``theta <- theta - lr grad mean_{t in part} loss(pi_theta(s_t, h_t), pi*(s_t))``; gradients do not
+        pass from one part to the one before, only the memory's values do.
+        """
+        config, learner, buffer = self.config, self.learner, self.buffer
+        first = buffer.size - config.rollout_steps
+        envs = torch.arange(buffer.num_envs, device=buffer.device)
+        for start in range(first, buffer.size, config.gradient_length):
+            end = min(start + config.gradient_length, buffer.size)
+            steps = torch.arange(start, end, device=buffer.device)
+            part = buffer.gather(
+                steps[:, None].expand(-1, len(envs)), envs.expand(len(steps), -1), learner.stacks, age=True
+            )
+            if learner.recurrent:
+                losses, state = learner.losses(part, memory)
+                memory = state.detach()
+            else:
+                losses, _ = learner.losses({name: part[name].flatten(0, 1) for name in part}, None)
+            self.ledger.add_update(learner.step(losses.mean()), part["age"].numel())
+
+
 def distil(
     task: VecTask,
     expert: Expert,
@@ -58,77 +120,5 @@ def distil(
     seed: int,
     on_progress: OnProgress | None = None,
 ) -> DistillationResult:
-    """Train a student on its own roll-outs, labelled by the expert, and nothing older.
-
-    rsl_rl's ``Distillation`` (Schwarke et al. 2025, "RSL-RL: A Learning Library for Robotics Research"):
-    on-policy distillation (Czarnecki et al. 2019, "Distilling Policy Distillation": along the student's own
-    trajectories) by gradients through time. With ``loss="kl"`` and a Gaussian head it follows the expert's
-    distribution.
-
-    Args:
-        task: environments of the training looks, with the cameras that the student sees; reset here.
-        expert: labels what the student meets.
-        student: trained in place.
-        config: settings.
-        seed: of augmentation and the student's draws. The same task (freshly made), student, seed and budget
-            of frames give the same student on a CPU.
-        on_progress: called after every update; where it returns False, the distillation ends.
-
-    Returns:
-        What it cost.
-
-    Raises:
-        ValueError: when expert or student do not fit the task.
-        RuntimeError: when the loss is no longer finite.
-    """
-    generator = torch.Generator(task.device).manual_seed(seed)
-    learner = Learner(student, config.learning, generator)
-    ledger = Ledger(config.budget, task.num_actions, task.device)
-    rolling = RollOut(task, expert, student)
-    fields = learner.fields(rolling.obs_dict, task.actions, task.actions)
-    # The frames of stacks that reach back before the roll-out are kept too.
-    past = student.config.frames - 1
-    buffer = FrameBuffer(task.num_envs * (config.rollout_steps + past), task.num_envs, fields, task.device)
-    stochastic = config.stochastic and student.config.head == "gaussian"
-    going = True
-    while going:
-        memory = rolling.state
-        with ledger.clock("rollout"), torch_threads(1):
-            rolling.fill(
-                buffer,
-                config.rollout_steps,
-                lambda student_action, expert_action: student_action,
-                learner,
-                ledger,
-                deterministic=not stochastic,
-                generator=generator,
-            )
-        with ledger.clock("learning"), torch_threads(config.learning.threads):
-            learner.decay(ledger.spent)
-            for _ in range(config.epochs):
-                _epoch(buffer, memory, config, learner, ledger)
-        going = ledger.report(on_progress, 0.0, learner.learning_rate)
-    return ledger.result()
-
-
-def _epoch(
-    buffer: FrameBuffer, memory: StudentState, config: OnPolicyConfig, learner: Learner, ledger: Ledger
-) -> None:
-    """Go once through the last roll-out, a gradient step after every `gradient_length` of its steps.
-
-    ``theta <- theta - lr grad mean_{t in part} loss(pi_theta(s_t, h_t), pi*(s_t))``; gradients do not pass
-    from one part to the one before, only the memory's values do.
-    """
-    first = buffer.size - config.rollout_steps
-    envs = torch.arange(buffer.num_envs, device=buffer.device)
-    for start in range(first, buffer.size, config.gradient_length):
-        steps = torch.arange(start, min(start + config.gradient_length, buffer.size), device=buffer.device)
-        part = buffer.gather(
-            steps[:, None].expand(-1, len(envs)), envs.expand(len(steps), -1), learner.stacks, age=True
-        )
-        if learner.recurrent:
-            losses, state = learner.losses(part, memory)
-            memory = state.detach()
-        else:
-            losses, _ = learner.losses({name: values.flatten(0, 1) for name, values in part.items()}, None)
-        ledger.add_update(learner.step(losses.mean()), part["age"].numel())
+    """Train a student by `OnPolicy`, from the first round to the last."""
+    return OnPolicy(task, expert, student, config, seed).run(on_progress)

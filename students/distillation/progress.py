@@ -61,7 +61,7 @@ class DistillationProgress:
         learning_rate: now.
         rolled_per_second, trained_per_second: frames rolled out and frames learnt from, in this round.
         action_error: mean absolute difference of the student's and the expert's clipped actions on the
-            states of this round, before learning from them, ``(a,)``, on the CPU.
+            states of this round, before learning from them, ``(a,)``, on the CPU; NaN where it was not asked.
     """
 
     frames: int
@@ -132,17 +132,20 @@ class Ledger:
         finally:
             self.seconds[name] += time.perf_counter() - began
 
-    def add_step(self, dones: Tensor, successes: Tensor, errors: Tensor) -> None:
-        """Count a step of all environments, whose actions the expert was asked for.
+    def add_step(self, dones: Tensor, successes: Tensor, errors: Tensor | None) -> None:
+        """Count a step of all environments.
 
         Args:
             dones, successes: bool ``(n,)``.
-            errors: absolute differences of actions, ``(n, a)``.
+            errors: absolute differences of the student's actions and the expert's, ``(n, a)``; None where
+                the expert was not asked.
         """
         self.frames += len(dones)
-        self.queries += len(dones)
-        counts = torch.stack([dones.sum(), (successes & dones).sum()]).to(errors.dtype)
-        self._sums += torch.cat([counts, errors.sum(0)])
+        self._sums[0] += dones.sum()
+        self._sums[1] += (successes & dones).sum()
+        if errors is not None:
+            self.queries += len(dones)
+            self._sums[2:] += errors.sum(0)
 
     def add_update(self, loss: Tensor, frames: int) -> None:
         """Count a gradient step on so many frames."""
@@ -153,10 +156,10 @@ class Ledger:
     def report(self, on_progress: OnProgress | None, expert_share: float, learning_rate: float) -> bool:
         """Close the round; return whether to go on."""
         episodes, successes, *errors = self._sums.tolist()
-        frames = self.frames - self._before[0]
+        frames, queries = self.frames - self._before[0], self.queries - self._before[1]
         rollout, learning = (
             self.seconds[name] - before
-            for name, before in zip(("rollout", "learning"), self._before[1:], strict=True)
+            for name, before in zip(("rollout", "learning"), self._before[2:], strict=True)
         )
         progress = DistillationProgress(
             frames=self.frames,
@@ -170,7 +173,7 @@ class Ledger:
             learning_rate=learning_rate,
             rolled_per_second=frames / max(rollout, 1e-9),
             trained_per_second=self._trained / max(learning, 1e-9),
-            action_error=torch.tensor(errors) / max(frames, 1),
+            action_error=torch.tensor(errors) / (queries or math.nan),
         )
         if not math.isfinite(progress.loss) and self._losses:
             raise RuntimeError(
@@ -197,4 +200,4 @@ class Ledger:
         self._sums = self._zero.clone()
         self._losses.clear()
         self._trained = 0
-        self._before = (self.frames, self.seconds["rollout"], self.seconds["learning"])
+        self._before = (self.frames, self.queries, self.seconds["rollout"], self.seconds["learning"])

@@ -27,14 +27,14 @@ class RollOut:
 
     Args:
         task: its automatic reset must be on.
-        expert: labels every state; must fit the task.
+        expert: labels every state; must fit the task. None where nothing is labelled.
         student: acts in every state too, so that its frame stacks and memory are its own.
 
     Raises:
         ValueError: when expert or student do not fit the task.
     """
 
-    def __init__(self, task: VecTask, expert: Expert, student: VisionStudent) -> None:
+    def __init__(self, task: VecTask, expert: Expert | None, student: VisionStudent) -> None:
         self.task, self.expert, self.student = task, expert, student
         task.auto_reset = True
         self.obs_dict = task.reset()
@@ -63,6 +63,7 @@ class RollOut:
             deterministic: whether the student's action is its mean.
             generator: of the student's actions where not.
         """
+        assert self.expert is not None
         for _ in range(steps):
             advice = self.expert.advise(self.obs_dict)
             buffer.add(learner.fields(self.obs_dict, advice.mean, advice.std), self.started)
@@ -74,13 +75,14 @@ class RollOut:
             ledger.add_step(self.started, extras["success"], (actions - right).abs())
 
 
-def check_fit(task: VecTask, expert: Expert, student: VisionStudent) -> None:
-    """Make sure that an expert and a student can act in a task.
+def check_fit(task: VecTask, expert: Expert | None, student: VisionStudent) -> None:
+    """Make sure that an expert, if any, and a student can act in a task.
 
     Raises:
         ValueError: when a view is not there, or the number of actions or the size of a view differs.
     """
-    check_expert(expert, task)
+    if expert is not None:
+        check_expert(expert, task)
     name = type(task).__name__
     for view in (*student.config.images, student.config.vector):
         if view is not None and view not in task.obs_dict:
