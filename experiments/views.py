@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tutelage.envs.batched.vec_task import VecTask
 
-Looks = Literal["none", "mild", "strong", "held-out"]
+Looks = Literal["none", "mild", "strong", "held-out", "beyond"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class ViewsConfig:
     modalities: tuple[Literal["rgb", "depth", "segmentation"], ...] = ("rgb", "depth", "segmentation")
     """What each camera takes."""
     randomise: Looks = "strong"
-    """How much the looks differ; held-out ones are outside of those meant for training."""
+    """How much the looks differ; held-out ones are outside of those meant for training, and of beyond cameras
+    are too."""
     size: int = 64
     """Width and height of each picture in pixels."""
     scale: int = 2
@@ -75,6 +76,7 @@ def views(config: ViewsConfig) -> Path:
         "mild": VisualRandomization.mild,
         "strong": VisualRandomization.strong,
         "held-out": VisualRandomization.held_out,
+        "beyond": VisualRandomization.beyond,
     }[config.randomise]()
     task = make_vec_task(
         config.task,

@@ -33,6 +33,9 @@ VISUAL_FIELDS = (
 ``pos0``, ``poscom0`` and ``mat0`` are what places cameras and lights that track a body.
 """
 
+TEXTURE_FIELDS = ("mat_texid", "mat_texrepeat")
+"""Likewise: the textures of materials, and how often they are repeated."""
+
 
 @dataclass(frozen=True)
 class CameraConfig:

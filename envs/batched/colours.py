@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,25 +36,29 @@ class GeomColours:
         device: where colours are drawn.
 
     Attributes:
-        groups: how many colours the model has; geoms of one colour share it in every episode.
+        groups: how many looks the model has; geoms of one colour and texture share them in every episode.
+        group_of_geom: which one each geom has, int64, ``(ngeom,)``.
+        kept_geoms: those of `keep_hue`, which are groups of their own.
 
     Raises:
         ValueError: when the model has no geom of a name in `keep_hue`, or no hue is left to draw.
     """
 
     def __init__(self, config: VisualRandomization, model: mujoco.MjModel, device: torch.device) -> None:
-        from tutelage.envs.batched.shading import resolve_colours
+        from tutelage.envs.batched.shading import drawn_textures, resolve_colours
 
         def constant(values: Any) -> Tensor:
             return torch.as_tensor(values, dtype=torch.float32, device=device)
 
         self.config = config
         rgba = resolve_colours(model.geom_rgba[None], model.mat_rgba[None], model.geom_matid)[0]
-        kept = _kept_geoms(config, model)
-        looks = [(*map(float, rgba[i]), int(model.geom_matid[i]), i in kept) for i in range(model.ngeom)]
+        kept = self.kept_geoms = find_kept_geoms(config, model)
+        # Textures, not materials, which differ between geoms of one look where `textures` added them.
+        texture = np.append(drawn_textures(model), -1)[model.geom_matid]
+        looks = [(*map(float, rgba[i]), int(texture[i]), i in kept) for i in range(model.ngeom)]
         groups = list(dict.fromkeys(looks))
         self.groups = len(groups)
-        self._group_of_geom = torch.tensor([groups.index(look) for look in looks], device=device)
+        self.group_of_geom = torch.tensor([groups.index(look) for look in looks], device=device)
         hsv = [colorsys.rgb_to_hsv(*group[:3]) for group in groups]
         self._hsv, self._alpha = constant(hsv).view(-1, 3), constant(rgba[:, 3:])
         self._kept = torch.tensor([group[-1] for group in groups], dtype=torch.bool, device=device)
@@ -93,7 +98,7 @@ class GeomColours:
         fresh = torch.stack([fresh_hue, 0.2 + 0.8 * unit[..., 1], 0.35 + 0.65 * unit[..., 2]], -1)
         replaced = (unit[..., 3] < config.replaced) & ~self._kept
         rgb = hsv_to_rgb(torch.where(replaced[..., None], fresh, varied))
-        return torch.cat([rgb[:, self._group_of_geom], self._alpha.expand(len(unit), -1, -1)], -1)
+        return torch.cat([rgb[:, self.group_of_geom], self._alpha.expand(len(unit), -1, -1)], -1)
 
 
 def hsv_to_rgb(hsv: Tensor) -> Tensor:
@@ -135,7 +140,12 @@ def _within_unit(values: Tensor, shifts: Tensor) -> Tensor:
     return torch.where((moved < 0) | (moved > 1), values - shifts, moved)
 
 
-def _kept_geoms(config: VisualRandomization, model: mujoco.MjModel) -> set[int]:
+def find_kept_geoms(config: VisualRandomization, model: mujoco.MjModel) -> set[int]:
+    """Geoms of `keep_hue`.
+
+    Raises:
+        ValueError: when the model has no geom of such a name; suggests the nearest.
+    """
     names = [model.geom(i).name for i in range(model.ngeom)]
     for kept in config.keep_hue:
         if kept not in names and not any(sign in kept for sign in "*?["):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.envs.batched.batch_simulator import BatchSimulator
-from tutelage.envs.batched.cameras import CameraConfig, find_camera
+from tutelage.envs.batched.cameras import TEXTURE_FIELDS, CameraConfig, find_camera
 from tutelage.envs.batched.ray_caster import HFIELD, MESH, SDF, TIE, Floats, Geoms, View, cast
 from tutelage.envs.batched.rows import Rows
 from tutelage.envs.batched.shader import shade
@@ -29,6 +29,7 @@ from tutelage.envs.batched.shading import (
     make_lights,
     make_skins,
     resolve_colours,
+    texture_geoms,
 )
 
 Floats64 = NDArray[np.float64]
@@ -42,8 +43,9 @@ class CpuCameras:
 
     Depth and segmentation are those of ``mj_ray`` (depth within 1e-4 relative; pixels on edges may differ),
     but for what Warp's renderer does not draw: inner surfaces of geoms, and sides of height fields.
-    Fields that may differ between environments: `tutelage.envs.batched.cameras.VISUAL_FIELDS`,
-    ``geom_size``, and whatever moves geoms, cameras and lights; others are read from the model once.
+    Fields that may differ between environments: `tutelage.envs.batched.cameras.VISUAL_FIELDS` and
+    `TEXTURE_FIELDS`, ``geom_size``, and whatever moves geoms, cameras and lights; others are read from the
+    model once.
 
     Args:
         simulator: whose environments to render.
@@ -59,7 +61,12 @@ class CpuCameras:
         self._rayed = np.append(rayed, False)  # the last one for "no geom", -1
         self._hills = np.append(model.geom_type == HFIELD, False)
         self._types = model.geom_type.astype(np.int32)
-        self._skins = make_skins(model, np.zeros((1, model.ngeom, 3), np.float32))
+        self._skins = make_skins(
+            model,
+            np.zeros((1, model.ngeom, 3), np.float32),
+            *(np.asarray(getattr(model, name))[None] for name in TEXTURE_FIELDS),
+        )
+        self._textured = not set(TEXTURE_FIELDS).isdisjoint(simulator.model_fields)
         self._cameras = [_Camera(model, n, config, bool(rayed.any())) for config in configs]
         self._pool = ThreadPoolExecutor(simulator.batch.nthread, thread_name_prefix="cameras")
         self.render(Rows.of_indices(torch.zeros(0, dtype=torch.int64), n))  # compiles
@@ -76,6 +83,9 @@ class CpuCameras:
         visible = np.ascontiguousarray(rgba[..., 3] != 0)
         geoms = Geoms(self._primitives, self._types, visible, self._values("geom_size"), position, rotation)
         skins = self._skins._replace(colour=np.ascontiguousarray(rgba[..., :3]))
+        if self._textured:
+            texture, repeat = texture_geoms(sim.model, *map(self._values, TEXTURE_FIELDS))
+            skins = skins._replace(texture=texture, repeat=repeat)
         lights = make_lights(
             sim.model, self._poses("light_xpos"), self._poses("light_xdir"), self._values("light_diffuse")
         )

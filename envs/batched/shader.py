@@ -104,25 +104,37 @@ def _texture_coordinates(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _paint(texels, texture, us, vs, colours):  # type: ignore[no-untyped-def]
+def _sample(texels, corner, stride, fx, fy):  # type: ignore[no-untyped-def]
+    """Between four neighbouring texels, of which `corner` is the first."""
+    upper = texels[corner] + fx * (texels[corner + np.uintp(1)] - texels[corner])
+    corner += stride
+    lower = texels[corner] + fx * (texels[corner + np.uintp(1)] - texels[corner])
+    return upper + fy * (lower - upper)
+
+
+@kernel
+def _paint(texels, bitmap, us, vs, colours):  # type: ignore[no-untyped-def]
     """Multiply colours, ``(3, n)``, by a texture at (us, vs), wrapped, between its four nearest texels."""
-    start, width, height = texture[0], texture[1], texture[2]
-    half, one = np.float32(0.5), np.float32(1)
-    wide, high = np.float32(width), np.float32(height)
+    start, grey = np.uintp(bitmap[0]), bitmap[3] > 0
+    zero, half, one = np.float32(0), np.float32(0.5), np.float32(1)
+    stride = np.uintp(bitmap[1] + 2)  # a texel of margin on all sides
+    wide, high = np.float32(bitmap[1]), np.float32(bitmap[2])
     red, green, blue = colours[0], colours[1], colours[2]
     for j in range(us.shape[0]):
-        x = (us[j] - np.floor(us[j])) * wide - half
-        y = (vs[j] - np.floor(vs[j])) * high - half
-        left, top = np.floor(x), np.floor(y)
-        fx, fy = x - left, y - top
-        x0, x1 = int(max(left, np.float32(0))), int(min(left + one, wide - one))
-        y0, y1 = int(max(top, np.float32(0))), int(min(top + one, high - one))
-        a, b = np.uintp(start + y0 * width + x0), np.uintp(start + y0 * width + x1)
-        c, d = np.uintp(start + y1 * width + x0), np.uintp(start + y1 * width + x1)
-        wa, wb, wc, wd = (one - fx) * (one - fy), fx * (one - fy), (one - fx) * fy, fx * fy
-        red[j] *= wa * texels[a, 0] + wb * texels[b, 0] + wc * texels[c, 0] + wd * texels[d, 0]
-        green[j] *= wa * texels[a, 1] + wb * texels[b, 1] + wc * texels[c, 1] + wd * texels[d, 1]
-        blue[j] *= wa * texels[a, 2] + wb * texels[b, 2] + wc * texels[c, 2] + wd * texels[d, 2]
+        x = (us[j] - np.floor(us[j])) * wide + half
+        y = (vs[j] - np.floor(vs[j])) * high + half
+        inside = x < wide + one and y < high + one  # not so for NaN
+        column, line = np.int32(x if inside else zero), np.int32(y if inside else zero)
+        corner = start + np.uintp(line) * stride + np.uintp(column)
+        fx, fy = x - np.float32(column), y - np.float32(line)
+        shade = _sample(texels[0], corner, stride, fx, fy)
+        red[j] *= shade
+        if grey:
+            green[j] *= shade
+            blue[j] *= shade
+        else:
+            green[j] *= _sample(texels[1], corner, stride, fx, fy)
+            blue[j] *= _sample(texels[2], corner, stride, fx, fy)
 
 
 @kernel
@@ -131,6 +143,8 @@ def _surface(n, i, geoms, view, skins, slopes, y, depth, seg, normals, row):  # 
     zero, one = np.float32(0), np.float32(1)
     e = n if geoms.size.shape[0] > 1 else 0
     k = n if skins.colour.shape[0] > 1 else 0
+    own_texture = n if skins.texture.shape[0] > 1 else 0
+    own_repeat = n if skins.repeat.shape[0] > 1 else 0
     ex, ey, ez = view.position[n, 0], view.position[n, 1], view.position[n, 2]
     c0, c1, c2 = view.rotation[n, 0], view.rotation[n, 1], view.rotation[n, 2]
     c3, c4, c5 = view.rotation[n, 3], view.rotation[n, 4], view.rotation[n, 5]
@@ -152,39 +166,50 @@ def _surface(n, i, geoms, view, skins, slopes, y, depth, seg, normals, row):  # 
         r3, r4, r5 = geoms.rotation[n, g, 3], geoms.rotation[n, g, 4], geoms.rotation[n, g, 5]
         r6, r7, r8 = geoms.rotation[n, g, 6], geoms.rotation[n, g, 7], geoms.rotation[n, g, 8]
         red, green, blue = skins.colour[k, g, 0], skins.colour[k, g, 1], skins.colour[k, g, 2]
-        repeat_u, repeat_v, uniform = skins.repeat[g, 0], skins.repeat[g, 1], skins.repeat[g, 2] > 0
-        textured = skins.texture[g, 0] >= 0 and kind <= BOX
+        texture, uniform = skins.texture[own_texture, g], skins.metric[g]
+        repeat_u, repeat_v = skins.repeat[own_repeat, g, 0], skins.repeat[own_repeat, g, 1]
+        textured = texture >= 0 and kind <= BOX
         primitive = kind != HFIELD and kind <= BOX
         for j in range(start, stop):
             x, t = slopes[j], depth[j]
-            wx = ex + t * (c0 * x + c1 * y - c2)
-            wy = ey + t * (c3 * x + c4 * y - c5)
-            wz = ez + t * (c6 * x + c7 * y - c8)
-            row[0, j], row[1, j], row[2, j] = wx, wy, wz
+            row[0, j] = ex + t * (c0 * x + c1 * y - c2)
+            row[1, j] = ey + t * (c3 * x + c4 * y - c5)
+            row[2, j] = ez + t * (c6 * x + c7 * y - c8)
             row[6, j], row[7, j], row[8, j], row[9, j] = red, green, blue, skins.emission[g]
-            dx, dy, dz = wx - gx, wy - gy, wz - gz
-            px = r0 * dx + r3 * dy + r6 * dz
-            py = r1 * dx + r4 * dy + r7 * dz
-            pz = r2 * dx + r5 * dy + r8 * dz
-            nx, ny, nz = zero, zero, one
-            if primitive:
-                nx, ny, nz = _normal(kind, sx, sy, sz, px, py, pz)
-                row[3, j] = r0 * nx + r1 * ny + r2 * nz
-                row[4, j] = r3 * nx + r4 * ny + r5 * nz
-                row[5, j] = r6 * nx + r7 * ny + r8 * nz
-            else:
-                row[3, j], row[4, j], row[5, j] = (
-                    normals[n, i, j, 0],
-                    normals[n, i, j, 1],
-                    normals[n, i, j, 2],
-                )
-            if textured:
-                row[10, j], row[11, j] = _texture_coordinates(
-                    kind, sx, sy, sz, repeat_u, repeat_v, uniform, px, py, pz, nx, ny, nz
-                )
+        if kind == PLANE:  # much of most pictures: without branches
+            look = (kind, sx, sy, sz, repeat_u, repeat_v, uniform)
+            u0, v0 = _texture_coordinates(*look, zero, zero, zero, zero, zero, one)
+            u1, v1 = _texture_coordinates(*look, one, one, zero, zero, zero, one)
+            for j in range(start, stop):
+                dx, dy, dz = row[0, j] - gx, row[1, j] - gy, row[2, j] - gz
+                row[3, j], row[4, j], row[5, j] = r2, r5, r8
+                row[10, j] = u0 + (u1 - u0) * (r0 * dx + r3 * dy + r6 * dz)
+                row[11, j] = v0 + (v1 - v0) * (r1 * dx + r4 * dy + r7 * dz)
+        else:
+            for j in range(start, stop):
+                dx, dy, dz = row[0, j] - gx, row[1, j] - gy, row[2, j] - gz
+                px = r0 * dx + r3 * dy + r6 * dz
+                py = r1 * dx + r4 * dy + r7 * dz
+                pz = r2 * dx + r5 * dy + r8 * dz
+                nx, ny, nz = zero, zero, one
+                if primitive:
+                    nx, ny, nz = _normal(kind, sx, sy, sz, px, py, pz)
+                    row[3, j] = r0 * nx + r1 * ny + r2 * nz
+                    row[4, j] = r3 * nx + r4 * ny + r5 * nz
+                    row[5, j] = r6 * nx + r7 * ny + r8 * nz
+                else:
+                    row[3, j], row[4, j], row[5, j] = (
+                        normals[n, i, j, 0],
+                        normals[n, i, j, 1],
+                        normals[n, i, j, 2],
+                    )
+                if textured:
+                    row[10, j], row[11, j] = _texture_coordinates(
+                        kind, sx, sy, sz, repeat_u, repeat_v, uniform, px, py, pz, nx, ny, nz
+                    )
         if textured:
             across, up, colours = row[10, start:stop], row[11, start:stop], row[6:9, start:stop]
-            _paint(skins.texels, skins.texture[g], across, up, colours)
+            _paint(skins.texels, skins.bitmaps[texture], across, up, colours)
         start = stop
 
 

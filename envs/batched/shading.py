@@ -16,7 +16,7 @@ computes with specular light and shadows off:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
@@ -53,20 +53,24 @@ class Lights(NamedTuple):
 
 
 class Skins(NamedTuple):
-    """Looks of the geoms.
+    """Looks of the geoms; a leading 1 instead of `num_envs` means shared.
 
     Attributes:
         colour: ``(num_envs or 1, ngeom, 3)``.
         emission: ``(ngeom,)``.
-        texture: ``(ngeom, 3)``: first texel, width and height; first texel -1 for none. int64.
-        repeat: ``(ngeom, 3)``: repetitions along both axes, and whether they are per metre.
-        texels: RGB of all textures, 0 to 1, ``(n, 3)``.
+        texture: id of the texture, -1 for none, int32, ``(num_envs or 1, ngeom)``.
+        repeat: ``(num_envs or 1, ngeom, 2)``: repetitions along both axes.
+        metric: whether those are per metre, ``(ngeom,)``.
+        bitmaps: first texel, width, height, and whether all is grey, of each texture; int64, ``(ntex, 4)``.
+        texels: RGB of all textures, 0 to 1, ``(3, n)``; each has a margin of one texel, as at its edge.
     """
 
     colour: Floats
     emission: Floats
-    texture: NDArray[np.int64]
+    texture: NDArray[np.int32]
     repeat: Floats
+    metric: NDArray[np.bool_]
+    bitmaps: NDArray[np.int64]
     texels: Floats
 
 
@@ -78,40 +82,62 @@ def resolve_colours(geom_rgba: Floats, mat_rgba: Floats, matid: NDArray[np.int32
     return np.where(plain[..., None], mat_rgba[:, np.maximum(matid, 0)], geom_rgba)
 
 
-def drawn_textures(model: mujoco.MjModel) -> NDArray[np.int32]:
-    """The texture of each material, -1 for none: 2-D ones alone, held in the model."""
-    texture = model.mat_texid[:, int(mujoco.mjtTextureRole.mjTEXROLE_RGB)].copy()
-    if model.ntex:
-        flat = model.tex_type[texture] == int(mujoco.mjtTexture.mjTEXTURE_2D)
-        texture[~flat | (model.tex_adr[texture] < 0)] = -1
-    return texture
+def drawn_textures(model: mujoco.MjModel, mat_texid: NDArray[Any] | None = None) -> NDArray[np.int32]:
+    """The texture of each material, -1 for none: 2-D ones alone, held in the model.
+
+    Args:
+        model: whose textures.
+        mat_texid: another than the model's, of any numeric type, ``(..., nmat, number of roles)``.
+
+    Returns:
+        ``(..., nmat)``.
+    """
+    texid = model.mat_texid if mat_texid is None else mat_texid
+    texture = texid[..., int(mujoco.mjtTextureRole.mjTEXROLE_RGB)].astype(np.int32)
+    return np.where(np.append(_flat_textures(model), False)[texture], texture, np.int32(-1))
 
 
-def make_skins(model: mujoco.MjModel, colour: Floats) -> Skins:
-    """Looks of a model's geoms, of given colours, ``(num_envs or 1, ngeom, 3)``."""
-    emission = np.zeros(model.ngeom, np.float32)
-    texture = np.full((model.ngeom, 3), -1, np.int64)
-    repeat = np.zeros((model.ngeom, 3), np.float32)
-    material_textures = drawn_textures(model)
-    texels = [np.zeros((0, 3), np.float32)]
-    first_texel: dict[int, int] = {}
-    for geom, material in enumerate(model.geom_matid):
-        if material < 0:
-            continue
-        emission[geom] = model.mat_emission[material]
-        repeat[geom] = *model.mat_texrepeat[material], model.mat_texuniform[material]
-        tex = int(material_textures[material])
-        if tex < 0:
-            continue
+def _flat_textures(model: mujoco.MjModel) -> NDArray[np.bool_]:
+    flat: NDArray[np.bool_] = model.tex_type == int(mujoco.mjtTexture.mjTEXTURE_2D)
+    return flat & (model.tex_adr >= 0)
+
+
+def make_skins(
+    model: mujoco.MjModel, colour: Floats, mat_texid: NDArray[Any], mat_texrepeat: Floats
+) -> Skins:
+    """Looks of a model's geoms.
+
+    Args:
+        model: whose geoms.
+        colour: ``(num_envs or 1, ngeom, 3)``.
+        mat_texid, mat_texrepeat: as in the model, but ``(num_envs or 1, nmat, ...)``.
+    """
+    emission = np.append(model.mat_emission, 0)[model.geom_matid].astype(np.float32)
+    metric = np.append(model.mat_texuniform, 0)[model.geom_matid].astype(bool)
+    bitmaps = np.zeros((model.ntex, 4), np.int64)
+    texels = [np.zeros((3, 0), np.float32)]
+    for tex in np.flatnonzero(_flat_textures(model)):
         height, width, channels = model.tex_height[tex], model.tex_width[tex], model.tex_nchannel[tex]
-        if tex not in first_texel:
-            first_texel[tex] = sum(map(len, texels))
-            data = model.tex_data[model.tex_adr[tex] :][: height * width * channels]
-            rgb = np.zeros((height * width, 3), np.float32)  # of one channel: red, as on Warp
-            rgb[:, :channels] = data.reshape(-1, channels)[:, :3] / np.float32(255)
-            texels.append(rgb)
-        texture[geom] = first_texel[tex], width, height
-    return Skins(colour, emission, texture, repeat, np.concatenate(texels))
+        data = model.tex_data[model.tex_adr[tex] :][: height * width * channels]
+        rgb = np.zeros((3, height, width), np.float32)  # of one channel: red, as on Warp
+        rgb[:channels] = data.reshape(height, width, channels)[..., :3].transpose(2, 0, 1) / np.float32(255)
+        start = sum(part.shape[1] for part in texels)
+        bitmaps[tex] = start, width, height, (rgb == rgb[0]).all()
+        texels.append(np.pad(rgb, ((0, 0), (1, 1), (1, 1)), "edge").reshape(3, -1))
+    texture, repeat = texture_geoms(model, mat_texid, mat_texrepeat)
+    return Skins(colour, emission, texture, repeat, metric, bitmaps, np.concatenate(texels, 1))
+
+
+def texture_geoms(
+    model: mujoco.MjModel, mat_texid: NDArray[Any], mat_texrepeat: Floats
+) -> tuple[NDArray[np.int32], Floats]:
+    """Textures and repetitions of geoms, as in `Skins`, from those of materials."""
+    none = model.geom_matid < 0
+    if not model.nmat:
+        return np.full((1, model.ngeom), -1, np.int32), np.zeros((1, model.ngeom, 2), np.float32)
+    texture = np.where(none, np.int32(-1), drawn_textures(model, mat_texid)[:, model.geom_matid])
+    repeat = np.asarray(mat_texrepeat[:, model.geom_matid], np.float32)
+    return np.ascontiguousarray(texture), np.ascontiguousarray(repeat)
 
 
 def make_lights(model: mujoco.MjModel, position: Floats, direction: Floats, diffuse: Floats) -> Lights:

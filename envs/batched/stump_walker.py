@@ -72,8 +72,10 @@ class StumpWalker(VecTask):
 
     Preset ``ppo`` (SB3, 256 environments): on flat ground alone 0.89 and 0.91 of training episodes succeed
     after 490,000 steps (49 and 66 s of a busy core; 2 seeds). On uniform tasks of the whole box, students
-    master 12 to 20 of the 100 test tasks after 1.0 M steps (76 to 110 s; 5 seeds), with ALP-GMM 16 to 24;
-    no stumps beyond 1.2 units yet.
+    master 12 to 20 of the 100 test tasks after 1.0 M steps (76 to 110 s; 5 seeds), with ALP-GMM 16 to 24.
+    ALP-GMM at 6.0 M steps (737 s of a busy core, one seed): 34 of 100, at best 40, that is most stumps up to
+    1 unit and some up to 2 (in StumpTracks, SAC with ALP-GMM masters 40 of 100 after 20 M steps, as Portelas
+    et al. 2020 report).
 
     Args:
         num_envs: environments.

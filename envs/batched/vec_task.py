@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.envs.batched.cameras import VISUAL_FIELDS, CameraConfig, Cameras, make_cameras
+from tutelage.envs.batched.cameras import CameraConfig, Cameras, make_cameras
 from tutelage.envs.batched.episode_log import EpisodeLog
 from tutelage.envs.batched.rows import Rows
 from tutelage.envs.batched.simulator import Backend, make_simulator
@@ -130,9 +130,10 @@ class VecTask(TaskDefinition):
         self.auto_reset = True
         self.terminal_images = False
         self.propose: Callable[[int], Tasks] | None = None
-        visual_fields = VISUAL_FIELDS if visuals is not None else ()
+        spec = self.build_spec()
+        visual_fields = visuals.prepare(spec) if visuals is not None else ()
         self.sim = make_simulator(
-            self.build_spec().compile(),
+            spec.compile(),
             num_envs,
             device=device,
             backend=backend,

@@ -1,4 +1,4 @@
-"""Randomised looks: colours, lights and cameras of every environment, drawn anew at each reset.
+"""Randomised looks: colours, textures, lights and cameras of every environment, drawn anew at each reset.
 
 What a camera sees then differs between episodes in all that a policy must not rely on (Tobin et al. 2017,
 "Domain Randomization for Transferring Deep Neural Networks from Simulation to the Real World"). Noise, blur
@@ -17,9 +17,18 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from tutelage.envs.batched.colours import GeomColours, Range, deviations
+from tutelage.envs.batched.cameras import TEXTURE_FIELDS, VISUAL_FIELDS
+from tutelage.envs.batched.colours import GeomColours, Range, deviations, find_kept_geoms
+from tutelage.envs.batched.placements import (
+    Places,
+    quaternion_product,
+    random_vectors,
+    rotate,
+    to_quaternion,
+)
 from tutelage.envs.batched.rows import Rows
 from tutelage.envs.batched.streams import RandomStreams
+from tutelage.envs.batched.texture_patterns import PATTERNS, TextureFamily
 
 if TYPE_CHECKING:
     import mujoco
@@ -54,9 +63,12 @@ class VisualRandomization:
     from it, so that a red goal remains the red thing: a hue that would come too near is turned the other way.
 
     Same streams, same looks, on both simulators and in any company. All settings draw as many numbers, so
-    that equal seeds play equal episodes under `none` and under `held_out`. Textures stay the model's own on
-    both renderers; colours multiply them. What is behind everything
-    (`tutelage.envs.batched.shading.BACKGROUND`) is fixed as well: give the model a wall to vary it.
+    that equal seeds play equal episodes under `none` and under `held_out`.
+
+    Textures are grey patterns that colours multiply (`tutelage.envs.batched.texture_patterns`), drawn for
+    geoms of one colour together, which otherwise keep the model's own; never for those of `keep_hue`, and not
+    for meshes. They must be in the model before it is compiled: `VecTask` calls `prepare`. What is behind
+    everything (`tutelage.envs.batched.shading.BACKGROUND`) is fixed: give the model a wall to vary it.
 
     Attributes:
         hue: of colours, in turns of the colour wheel, up to 0.5.
@@ -66,6 +78,8 @@ class VisualRandomization:
             brightness from 0.35 on.
         replaced_hues: hues of those, an interval in turns: 0 and 1 red, 1/3 green, 2/3 blue.
         keep_hue: names of geoms; shell patterns, which may match none, are allowed.
+        textured: probability that geoms of one colour get a texture, in place of their own if they have one.
+        texture_family: which textures those are, ``training`` or ``held_out``: no type of pattern is in both.
         light_offset: distance that a light is moved, in metres, in any direction.
         light_intensity: relative: 0.2 is 20 % more or less.
         camera_offset: distance that a camera is moved, in metres, in any direction.
@@ -75,7 +89,8 @@ class VisualRandomization:
             small and close to what they see; not to those that track a body from afar.
 
     Raises:
-        ValueError: when a range is not 0 <= least <= most <= its limit.
+        ValueError: when a range is not 0 <= least <= most <= its limit, a probability is none, or there is no
+            such family of textures.
     """
 
     hue: Range = (0.0, 0.0)
@@ -84,6 +99,8 @@ class VisualRandomization:
     replaced: float = 0.0
     replaced_hues: Range = (0.0, 1.0)
     keep_hue: tuple[str, ...] = ("goal*", "target*")
+    textured: float = 0.0
+    texture_family: TextureFamily = "training"
     light_offset: Range = (0.0, 0.0)
     light_intensity: Range = (0.0, 0.0)
     camera_offset: Range = (0.0, 0.0)
@@ -98,8 +115,15 @@ class VisualRandomization:
                 raise ValueError(
                     f"{name} must be (least, most) with 0 <= least <= most <= {limit:g}, not {least, most}"
                 )
-        if not 0 <= self.replaced <= 1:
-            raise ValueError(f"replaced is a probability from 0 to 1, not {self.replaced:g}")
+        for name in ("replaced", "textured"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a probability from 0 to 1, not {getattr(self, name):g}")
+        if self.texture_family not in PATTERNS:
+            near = difflib.get_close_matches(str(self.texture_family), PATTERNS, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"there is no texture_family {self.texture_family!r}{hint} (known: {', '.join(PATTERNS)})"
+            )
         if not 0 <= self.mounted_scale <= 1:
             raise ValueError(f"mounted_scale must be from 0 to 1, not {self.mounted_scale:g}")
         low, high = self.replaced_hues
@@ -114,17 +138,21 @@ class VisualRandomization:
     @staticmethod
     def mild() -> VisualRandomization:
         """What differs between two days with the same robot: light, shades, a knock at the camera."""
-        return replace(VisualRandomization.strong().scaled(0.3), replaced=0.0)
+        return replace(VisualRandomization.strong().scaled(0.3), replaced=0.0, textured=0.0)
 
     @staticmethod
     def strong() -> VisualRandomization:
-        """Other rooms and other cameras; a third of the colours are drawn anew, from red to blue."""
+        """Other rooms and other cameras; a third of the colours are drawn anew, from red to blue.
+
+        Half of the colours are on textures of the training family.
+        """
         return VisualRandomization(
             hue=(0.0, 0.06),
             saturation=(0.0, 0.2),
             brightness=(0.0, 0.2),
             replaced=1 / 3,
             replaced_hues=(0.0, 0.64),
+            textured=0.5,
             light_offset=(0.0, 0.6),
             light_intensity=(0.0, 0.3),
             camera_offset=(0.0, 0.06),
@@ -134,11 +162,12 @@ class VisualRandomization:
 
     @staticmethod
     def held_out() -> VisualRandomization:
-        """For evaluation alone: colours and lights that none has with `strong`, cameras that any could have.
+        """For evaluation alone: colours, textures and lights none has with `strong`, cameras any could have.
 
         All colours but those of `keep_hue` are drawn anew, with hues from violet to pink, which none has with
-        `strong`, unless the model itself has a colour of a hue from 0.68 to 0.98 (our tasks have none). Those
-        of `keep_hue` differ in saturation and brightness. Lights are farther off. Cameras are displaced
+        `strong`, unless the model itself has a colour of a hue from 0.68 to 0.98 (our tasks have none), and
+        all are on textures of the held-out family. Those of `keep_hue` differ in saturation and brightness.
+        Lights are farther off. Cameras are displaced
         within the ranges of `strong`: where a picture was taken from decides what it tells of the scene, so
         that other poses are another task, not another look; see `beyond`.
         """
@@ -159,6 +188,8 @@ class VisualRandomization:
             brightness=(0.21, 0.28),
             replaced=1.0,
             replaced_hues=(0.74, 0.92),
+            textured=1.0,
+            texture_family="held_out",
             light_offset=(0.65, 0.85),
             light_intensity=(0.31, 0.4),
             camera_offset=(0.065, 0.085),
@@ -183,39 +214,64 @@ class VisualRandomization:
         return VisualRandomization(**plain)
 
     def scaled(self, strength: float) -> VisualRandomization:
-        """All deviations, and the probability of new colours, times `strength`; up to their limits."""
+        """All deviations, and probabilities of new colours and textures, times `strength`; up to limits."""
         scaled: dict[str, Any] = {
             name: tuple(min(strength * end, limit) for end in getattr(self, name))
             for name, limit in _LIMITS.items()
         }
-        return replace(self, replaced=min(strength * self.replaced, 1.0), **scaled)
+        for name in ("replaced", "textured"):
+            scaled[name] = min(strength * getattr(self, name), 1.0)
+        return replace(self, **scaled)
+
+    def prepare(self, spec: mujoco.MjSpec) -> tuple[str, ...]:
+        """Add the textures to a model, if any are to be drawn; call it before the model is compiled.
+
+        Returns:
+            Fields of the model that differ between environments, for the simulator's `model_fields`.
+
+        Raises:
+            ValueError: when the model has no geom of a name in `keep_hue`.
+        """
+        if not self.textured:
+            return VISUAL_FIELDS
+        from tutelage.envs.batched.textures import add_textures
+
+        model = spec.compile()
+        added = add_textures(spec, model, find_kept_geoms(self, model))
+        return (*VISUAL_FIELDS, *TEXTURE_FIELDS) if added else VISUAL_FIELDS
 
     def apply(self, sim: Simulator, streams: RandomStreams, rows: Rows) -> None:
         """Draw the looks of new episodes and write them; a task may then overwrite what it decides itself.
 
         Args:
-            sim: has the fields `tutelage.envs.batched.cameras.VISUAL_FIELDS` per environment.
+            sim: of a model from a spec that was prepared; has the fields that `prepare` returned per
+                environment.
             streams: whose numbers are used, as many in every call.
             rows: environments that begin an episode.
 
         Raises:
-            ValueError: when the model has no geom of a name in `keep_hue`, or no hue is left to draw.
+            ValueError: when the model has no geom of a name in `keep_hue`, no hue is left to draw, or the
+                model was not prepared for textures.
         """
         base = _BASES.get(sim)
         if base is None or base.config != self:
             base = _BASES[sim] = _Base(self, sim.model, sim.device)
         unit = streams.uniform(rows, base.draws)
-        colours, lights, cameras = unit.split(base.split, 1)
+        colours, lights, cameras, textures = unit.split(base.split, 1)
         sim.write_model("geom_rgba", base.colours.draw(colours.view(rows.n, -1, 4)), rows)
+        if base.textures.any:
+            fields = base.textures.draw(textures.view(rows.n, -1, 3))
+            for name, values in zip(TEXTURE_FIELDS, fields, strict=True):
+                sim.write_model(name, values, rows)
         if base.lights.count:
             moves = lights.view(rows.n, -1, 4)
-            base.lights.move(sim, rows, _vectors(moves[..., :3], base.light_offset))
+            base.lights.move(sim, rows, random_vectors(moves[..., :3], base.light_offset))
             factor = 1 + deviations(moves[..., 3:], self.light_intensity)
             sim.write_model("light_diffuse", base.light_diffuse * factor, rows)
         if base.cameras.count:
             moves = cameras.view(rows.n, -1, 7)
-            base.cameras.move(sim, rows, _vectors(moves[..., :3], base.camera_offset))
-            turns = _vectors(moves[..., 3:6], base.camera_rotation)
+            base.cameras.move(sim, rows, random_vectors(moves[..., :3], base.camera_offset))
+            turns = random_vectors(moves[..., 3:6], base.camera_rotation)
             base.turn_cameras(sim, rows, turns)
             fovy = base.cam_fovy + deviations(moves[..., 6], self.camera_fovy)
             sim.write_model("cam_fovy", fovy.clamp(1.0, 179.0), rows)
@@ -225,12 +281,15 @@ class _Base:
     """The looks of a model, as constants on the device: what each reset starts from."""
 
     def __init__(self, config: VisualRandomization, model: mujoco.MjModel, device: torch.device) -> None:
+        from tutelage.envs.batched.textures import GeomTextures
+
         def constant(values: Any) -> Tensor:
             return torch.as_tensor(values, dtype=torch.float32, device=device)
 
         self.config = config
         self.colours = GeomColours(config, model, device)
-        self.lights, self.cameras = (_Places(kind, model, device) for kind in ("light", "cam"))
+        self.textures = GeomTextures(self.colours, model, device)
+        self.lights, self.cameras = (Places(kind, model, device) for kind in ("light", "cam"))
         self.light_diffuse = constant(model.light_diffuse)
         self.cam_quat, self.cam_fovy = constant(model.cam_quat), constant(model.cam_fovy)
         self.axes = torch.eye(3, device=device)
@@ -240,81 +299,16 @@ class _Base:
         self.light_offset = constant(config.light_offset)
         self.camera_offset = scale * constant(config.camera_offset)
         self.camera_rotation = scale * constant(config.camera_rotation) * (math.pi / 180)
-        self.split = [4 * self.colours.groups, 4 * model.nlight, 7 * model.ncam]
+        self.split = [4 * self.colours.groups, 4 * model.nlight, 7 * model.ncam, 3 * self.colours.groups]
         self.draws = sum(self.split)
 
     def turn_cameras(self, sim: Simulator, rows: Rows, turns: Tensor) -> None:
         """Turn cameras, in their own frames, by rotation vectors ``(n, ncam, 3)`` in radians."""
-        turned = _product(self.cam_quat, _quaternion(turns))
+        turned = quaternion_product(self.cam_quat, to_quaternion(turns))
         sim.write_model("cam_quat", turned, rows)
         if self.cameras.any_tracks:
-            columns = _rotated(_product(self.cameras.frames, turned)[..., None, :], self.axes)
+            columns = rotate(quaternion_product(self.cameras.frames, turned)[..., None, :], self.axes)
             sim.write_model("cam_mat0", columns.mT.flatten(2), rows)
 
 
-class _Places:
-    """Where a model has its lights or cameras.
-
-    MuJoCo places those that track a body by ``pos0``, ``poscom0`` and ``mat0``, in the world's frame, instead
-    of ``pos`` and ``quat``, in the body's. All are written, as ``mj_setConst`` derives the former from the
-    latter: it then finds what is there.
-    """
-
-    def __init__(self, kind: str, model: mujoco.MjModel, device: torch.device) -> None:
-        import mujoco
-
-        def constant(name: str) -> Tensor:
-            return torch.as_tensor(getattr(model, f"{kind}_{name}"), dtype=torch.float32, device=device)
-
-        track = (mujoco.mjtCamLight.mjCAMLIGHT_TRACK, mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM)
-        tracking = [int(mode) in map(int, track) for mode in getattr(model, f"{kind}_mode")]
-        self.kind, self.count, self.any_tracks = kind, len(tracking), any(tracking)
-        self.tracking = torch.tensor(tracking, dtype=torch.bool, device=device)
-        self.pos, self.pos0, self.poscom0 = constant("pos"), constant("pos0"), constant("poscom0")
-        data = mujoco.MjData(model)
-        mujoco.mj_kinematics(model, data)  # in qpos0
-        frames = data.xquat[getattr(model, f"{kind}_bodyid")]
-        self.frames = torch.as_tensor(frames, dtype=torch.float32, device=device)
-
-    def move(self, sim: Simulator, rows: Rows, offsets: Tensor) -> None:
-        """Move all by offsets ``(n, count, 3)`` in the frames of their bodies."""
-        sim.write_model(f"{self.kind}_pos", self.pos + offsets, rows)
-        if self.any_tracks:
-            moved = _rotated(self.frames, offsets)
-            sim.write_model(f"{self.kind}_pos0", self.pos0 + moved, rows)
-            sim.write_model(f"{self.kind}_poscom0", self.poscom0 + moved, rows)
-
-
 _BASES: WeakKeyDictionary[Simulator, _Base] = WeakKeyDictionary()
-
-
-def _vectors(unit: Tensor, ends: Tensor) -> Tensor:
-    """Vectors in all directions alike, of lengths uniform between ``ends[..., 0]`` and ``ends[..., 1]``."""
-    z, angle = 2 * unit[..., 0] - 1, 2 * math.pi * unit[..., 1]
-    level = torch.sqrt(1 - z * z)
-    length = ends[..., 0] + (ends[..., 1] - ends[..., 0]) * unit[..., 2]
-    return length[..., None] * torch.stack([level * angle.cos(), level * angle.sin(), z], -1)
-
-
-def _quaternion(rotations: Tensor) -> Tensor:
-    """Quaternions (w, x, y, z) of rotation vectors in radians."""
-    half = torch.linalg.vector_norm(rotations, dim=-1, keepdim=True) / 2
-    # sinc(x) is sin(pi x) / (pi x), also at 0
-    return torch.cat([half.cos(), rotations * (torch.sinc(half / math.pi) / 2)], -1)
-
-
-def _product(first: Tensor, second: Tensor) -> Tensor:
-    """Quaternions of the second rotation followed by the first."""
-    first = first.expand_as(second)
-    w0, v0, w, v = first[..., :1], first[..., 1:], second[..., :1], second[..., 1:]
-    return torch.cat(
-        [w0 * w - (v0 * v).sum(-1, keepdim=True), w0 * v + w * v0 + torch.linalg.cross(v0, v)], -1
-    )
-
-
-def _rotated(quaternions: Tensor, vectors: Tensor) -> Tensor:
-    """Vectors turned by quaternions."""
-    w, v = quaternions[..., :1], quaternions[..., 1:]
-    v, vectors = torch.broadcast_tensors(v, vectors)
-    twice = 2 * torch.linalg.cross(v, vectors)
-    return vectors + w * twice + torch.linalg.cross(v, twice)

@@ -66,7 +66,7 @@ class WarpCameras:
         }
         textures = drawn_textures(model)
         with wp.ScopedDevice(device):
-            self._model = _without_other_textures(simulator.mjw_model, model, textures)
+            self._model = _without_other_textures(simulator, textures)
             self._context = mujoco_warp.create_render_context(
                 model,
                 n,
@@ -75,7 +75,7 @@ class WarpCameras:
                 render_rgb=wanted["rgb"],
                 render_depth=wanted["depth"],
                 render_seg=wanted["segmentation"],
-                use_textures=bool((textures >= 0).any()),
+                use_textures="mat_texid" in simulator.model_fields or bool((textures >= 0).any()),
                 use_precomputed_rays="cam_fovy" not in simulator.model_fields,
                 enabled_geom_groups=list(VISIBLE_GROUPS),
                 # to the middle of the byte, as it cuts off what follows the point
@@ -126,13 +126,18 @@ class WarpCameras:
             wp.launch(kernel, dim=image.shape[:2], inputs=[raw, start], outputs=[image])
 
 
-def _without_other_textures(m: Any, model: mujoco.MjModel, textures: np.ndarray[Any, Any]) -> Any:
+def _without_other_textures(simulator: WarpSimulator, textures: np.ndarray[Any, Any]) -> Any:
     """The Warp model, sharing all arrays, with no textures but those that both renderers draw."""
+    m, model = simulator.mjw_model, simulator.model
     role = int(mujoco.mjtTextureRole.mjTEXROLE_RGB)
     if (model.mat_texid[:, role] == textures).all():
         return m
-    m = copy.copy(m)
     texid = model.mat_texid[None].astype(np.int32)
     texid[0, :, role] = textures
+    if "mat_texid" in simulator.model_fields:  # of every environment, and to be written to: no copy
+        own = torch.from_numpy(texid).expand(simulator.num_envs, -1, -1)
+        simulator.write_model("mat_texid", own.to(simulator.device))
+        return m
+    m = copy.copy(m)
     m.mat_texid = wp.array(texid, dtype=int)
     return m

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tutelage.envs.batched.batch_simulator import BatchSimulator
-from tutelage.envs.batched.cameras import VISUAL_FIELDS, CameraConfig
+from tutelage.envs.batched.cameras import TEXTURE_FIELDS, VISUAL_FIELDS, CameraConfig
 from tutelage.envs.batched.catalogue import VEC_TASKS, make_vec_task
 from tutelage.envs.batched.colours import GREY, HUE_CLEARANCE, free_hues, hsv_to_rgb
 from tutelage.envs.batched.rows import Rows
@@ -20,11 +20,17 @@ from tutelage.envs.batched.simulator import Simulator
 from tutelage.envs.batched.streams import RandomStreams
 from tutelage.envs.batched.visual_randomization import VisualRandomization
 
-PRESETS = {name: getattr(VisualRandomization, name)() for name in ("none", "mild", "strong", "held_out")}
+PRESETS = {
+    name: getattr(VisualRandomization, name)() for name in ("none", "mild", "strong", "held_out", "beyond")
+}
 GEOMS = ("goal", "table", "table_edge", "floor", "hand")
 
 
-def make_model() -> mujoco.MjModel:
+FIELDS = (*VISUAL_FIELDS, *TEXTURE_FIELDS)
+
+
+def make_model(visuals: VisualRandomization = PRESETS["strong"]) -> mujoco.MjModel:
+    """With textures to draw from, unless the looks have none."""
     spec = mujoco.MjSpec()
     sphere, world = mujoco.mjtGeom.mjGEOM_SPHERE, spec.worldbody
     spec.add_material(name="green", rgba=[0.2, 0.6, 0.2, 1.0])
@@ -52,18 +58,19 @@ def make_model() -> mujoco.MjModel:
         tilted.add_light(name=name, pos=[1, -2, 1], mode=mode)
     aiming = tilted.add_camera(name="aiming", pos=[1, 2, 1], mode=modes.mjCAMLIGHT_TARGETBODY)
     aiming.targetbody = "hand"
+    visuals.prepare(spec)
     return spec.compile()
 
 
 def make_sim(n: int = 1) -> BatchSimulator:
-    return BatchSimulator(make_model(), n, model_fields=VISUAL_FIELDS, threads=1)
+    return BatchSimulator(make_model(), n, model_fields=FIELDS, threads=1)
 
 
 def apply(
     looks: VisualRandomization, sim: Simulator, streams: RandomStreams, rows: Rows | None = None
 ) -> dict[str, torch.Tensor]:
     looks.apply(sim, streams, rows or Rows.all(sim.num_envs))
-    return {name: sim.read_model(name).clone() for name in VISUAL_FIELDS}
+    return {name: sim.read_model(name).clone() for name in FIELDS}
 
 
 class Fixed:
@@ -85,7 +92,7 @@ def test_no_randomization_is_the_model():
     expected = model.geom_rgba.copy()
     expected[GEOMS.index("floor")] = [0.2, 0.6, 0.2, 1.0]  # of its material
     torch.testing.assert_close(found["geom_rgba"][0], torch.tensor(expected))
-    for name in VISUAL_FIELDS[1:]:
+    for name in FIELDS[1:]:
         np.testing.assert_allclose(found[name][0], getattr(model, name), atol=1e-6)
 
 
@@ -209,13 +216,13 @@ def test_cameras_and_lights_that_track_a_body():
 
 @pytest.mark.parametrize("task", ["stump-walker", "quadruped-terrain"])
 def test_default_cameras_of_walkers_are_moved(task):
-    walkers = make_vec_task(task, 6, threads=1, visuals=PRESETS["held_out"])
+    walkers = make_vec_task(task, 6, threads=1, visuals=PRESETS["beyond"])
     walkers.reset()
     camera = walkers.model.camera("side" if task == "stump-walker" else "front").id
     body = walkers.model.cam_bodyid[camera]
     place = (walkers.sim.read("cam_xpos")[:, camera] - walkers.sim.read("xpos")[:, body]).clone()
     moved = torch.linalg.vector_norm(place - torch.tensor(walkers.model.cam_pos0[camera]), dim=1)
-    least, most = PRESETS["held_out"].camera_offset
+    least, most = PRESETS["beyond"].camera_offset
     assert least - 1e-4 < moved.min() <= moved.max() < most + 1e-4
     rotation = walkers.sim.read("cam_xmat")[:, camera].reshape(-1, 9)
     assert len(rotation.unique(dim=0)) == 6
@@ -245,17 +252,25 @@ def test_nothing_adds_up_over_resets():
     assert len(table[:, :3].unique(dim=0)) == 64
 
 
-def test_held_out_looks_are_outside_of_those_in_training():
-    seen, held = VisualRandomization.strong(), VisualRandomization.held_out()
+def test_looks_beyond_are_outside_of_those_in_training():
+    seen, beyond = VisualRandomization.strong(), VisualRandomization.beyond()
     for name, limit in asdict(seen).items():
         if isinstance(limit, tuple) and name not in ("keep_hue", "replaced_hues"):
-            assert getattr(held, name)[0] > limit[1], name
+            assert getattr(beyond, name)[0] > limit[1], name
             assert getattr(VisualRandomization.mild(), name)[1] <= limit[1], name
-    assert held.replaced_hues[0] > seen.replaced_hues[1]
+    assert beyond.replaced_hues[0] > seen.replaced_hues[1]
     sim = make_sim(200)
-    found = apply(held, sim, RandomStreams(200, seed=1))
+    found = apply(beyond, sim, RandomStreams(200, seed=1))
     moved = torch.linalg.vector_norm(found["cam_pos"][:, 0] - torch.tensor(make_model().cam_pos[0]), dim=1)
     assert moved.min() > seen.camera_offset[1]
+
+
+def test_held_out_looks_have_cameras_as_in_training():
+    seen, held, beyond = (PRESETS[name] for name in ("strong", "held_out", "beyond"))
+    for name, value in asdict(held).items():
+        assert value == getattr(seen if name.startswith("camera_") else beyond, name), name
+    assert (seen.texture_family, held.texture_family) == ("training", "held_out")
+    assert [looks.textured for looks in PRESETS.values()] == [0.0, 0.0, 0.5, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("task", VEC_TASKS)
@@ -286,12 +301,12 @@ def test_held_out_colours_never_occur_in_training(task):
 @pytest.mark.parametrize("masked", [False, True])
 def test_looks_depend_on_the_stream_alone(masked):
     looks, sim, alone = VisualRandomization.strong(), make_sim(6), make_sim(6)
-    before = {name: sim.read_model(name).clone() for name in VISUAL_FIELDS}
+    before = {name: sim.read_model(name).clone() for name in FIELDS}
     chosen = torch.tensor([False, True, False, False, True, False])
     rows = Rows.of_mask(chosen) if masked else Rows.of_indices(chosen.nonzero().flatten(), 6)
     some = apply(looks, sim, RandomStreams(6, seed=5), rows)
     everywhere = apply(looks, alone, RandomStreams(6, seed=5))
-    for name in VISUAL_FIELDS:
+    for name in FIELDS:
         assert torch.equal(some[name][~chosen], before[name][~chosen])
         assert torch.equal(some[name][chosen], everywhere[name][chosen])
         assert not torch.equal(some[name][chosen], before[name][chosen])
@@ -301,11 +316,11 @@ def test_looks_depend_on_the_stream_alone(masked):
 def test_both_simulators_look_alike():
     from tutelage.envs.batched.warp_simulator import WarpSimulator
 
-    warp = WarpSimulator(make_model(), 5, device="cpu", model_fields=VISUAL_FIELDS)
+    warp = WarpSimulator(make_model(), 5, device="cpu", model_fields=FIELDS)
     chosen = Rows.of_mask(torch.tensor([True, False, True, True, False]))
     VisualRandomization.strong().apply(warp, RandomStreams(5, seed=7), chosen)
     for name, values in apply(VisualRandomization.strong(), make_sim(5), RandomStreams(5, seed=7)).items():
-        assert torch.equal(warp.read_model(name)[chosen.mask], values[chosen.mask])
+        assert torch.equal(warp.read_model(name)[chosen.mask].float(), values[chosen.mask])
     assert_tracking_cameras_move_as_others(warp)
     assert_cameras_and_lights_are_placed(warp)
     assert_constants_change_nothing(warp)
@@ -316,7 +331,7 @@ def test_both_simulators_look_alike():
 def test_resets_do_not_wait_for_the_gpu():
     from tutelage.envs.batched.warp_simulator import WarpSimulator
 
-    sim = WarpSimulator(make_model(), 5, device="cuda", model_fields=VISUAL_FIELDS)
+    sim = WarpSimulator(make_model(), 5, device="cuda", model_fields=FIELDS)
     rows = Rows.of_mask(torch.tensor([True, False, True, True, False], device="cuda"))
     streams = RandomStreams(5, seed=7, device="cuda")
     PRESETS["strong"].apply(sim, streams, rows)  # makes the constants
@@ -332,15 +347,19 @@ def test_as_many_numbers_whatever_the_looks():
     used = set()
     for looks in PRESETS.values():
         streams = RandomStreams(1, seed=0)
-        looks.apply(make_sim(), streams, Rows.all(1))
+        model = make_model(looks)  # with textures only where the looks have any
+        assert (model.ntex > 0) == (looks.textured > 0)
+        sim = BatchSimulator(model, 1, model_fields=FIELDS, threads=1)
+        looks.apply(sim, streams, Rows.all(1))
         used.add(int(streams.positions[0]))
-    assert used == {4 * 4 + 4 * 3 + 7 * 6}  # four colours, three lights, six cameras
+    assert used == {(4 + 3) * 4 + 4 * 3 + 7 * 6}  # four colours and textures, three lights, six cameras
 
 
 def test_models_without_lights_and_cameras():
     spec = mujoco.MjSpec()
     spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[0.1, 0, 0], rgba=[0.2, 0.4, 0.6, 1])
-    sim = BatchSimulator(spec.compile(), 3, model_fields=("geom_rgba",), threads=1)
+    VisualRandomization.strong().prepare(spec)
+    sim = BatchSimulator(spec.compile(), 3, model_fields=("geom_rgba", *TEXTURE_FIELDS), threads=1)
     VisualRandomization.strong().apply(sim, RandomStreams(3, seed=0), Rows.all(3))
     assert len(sim.read_model("geom_rgba").unique(dim=0)) == 3
 
@@ -369,10 +388,11 @@ def test_json():
 
 
 def test_scaled():
-    looks = VisualRandomization(hue=(0.1, 0.3), camera_offset=(0.0, 0.1), replaced=0.4)
+    looks = VisualRandomization(hue=(0.1, 0.3), camera_offset=(0.0, 0.1), replaced=0.4, textured=0.3)
     half, triple = looks.scaled(0.5), looks.scaled(3)
     assert (half.hue, half.camera_offset, half.replaced) == ((0.05, 0.15), (0.0, 0.05), 0.2)
     assert triple.hue == pytest.approx((0.3, 0.5))
+    assert (half.textured, triple.textured) == pytest.approx((0.15, 0.9))
     assert triple.replaced == 1.0
 
 
@@ -383,6 +403,8 @@ def test_scaled():
         ({"brightness": (0.0, 0.6)}, "<= 0.5"),
         ({"camera_offset": (-0.1, 0.1)}, "camera_offset"),
         ({"replaced": 1.5}, "probability"),
+        ({"textured": -0.1}, "textured is a probability"),
+        ({"texture_family": "trainig"}, "did you mean 'training'"),
         ({"replaced_hues": (0.4, 0.4)}, "low < high"),
         ({"mounted_scale": 2.0}, "mounted_scale"),
     ],

@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("mujoco_warp")
 
 from tutelage.envs.batched.batch_simulator import BatchSimulator
-from tutelage.envs.batched.cameras import VISUAL_FIELDS, CameraConfig, make_cameras
+from tutelage.envs.batched.cameras import TEXTURE_FIELDS, VISUAL_FIELDS, CameraConfig, make_cameras
 from tutelage.envs.batched.rows import Rows
 from tutelage.envs.batched.shading import BACKGROUND
 from tutelage.envs.batched.warp_simulator import WarpSimulator
@@ -24,6 +24,8 @@ SCENE = """
   <visual><headlight ambient=".1 .15 .1" diffuse=".2 .2 .3"/></visual>
   <asset>
     <texture name="checker" type="2d" builtin="checker" rgb1=".2 .3 .4" rgb2=".9 .8 .7" width="64"
+             height="32"/>
+    <texture name="gradient" type="2d" builtin="gradient" rgb1=".9 .9 .9" rgb2=".2 .2 .2" width="32"
              height="32"/>
     <texture name="cube" type="cube" builtin="gradient" rgb1="1 0 0" rgb2="0 0 1" width="32" height="32"/>
     <material name="floor" texture="checker" texrepeat="5 4"/>
@@ -87,6 +89,12 @@ def randomise(sim, seed):
     rgba[:, -1, 3] = 0
     sim.write_model("geom_rgba", rgba)
     sim.write_model("geom_size", near("geom_size", 0.02).clamp(min=0))
+    texid = torch.from_numpy(sim.model.mat_texid).repeat(sim.num_envs, 1, 1)
+    flat, drawn = [sim.model.mat(name).id for name in ("floor", "tiles", "metric")], np.arange(-1, 2)
+    texid[:, flat, 1] = torch.from_numpy(rng.choice(drawn, (sim.num_envs, 3)).astype(np.int32))
+    texid[:, sim.model.mat("cube").id] = -1
+    sim.write_model("mat_texid", texid.to(sim.device))
+    sim.write_model("mat_texrepeat", near("mat_texrepeat", 1.0))
     quaternion = torch.from_numpy(rng.normal(size=(sim.num_envs, 4)).astype(np.float32)).to(sim.device)
     sim.write("qpos", quaternion / quaternion.norm(dim=1, keepdim=True))
     sim.forward()
@@ -108,10 +116,13 @@ def assert_same_pictures(ours, theirs):
 
 
 def compare(device):
-    fields = (*VISUAL_FIELDS, "geom_size")
+    fields = (*VISUAL_FIELDS, *TEXTURE_FIELDS, "geom_size")
     batch = BatchSimulator(build(), 4, model_fields=fields, threads=1)
     warp = WarpSimulator(build(), 4, device=device, model_fields=fields)
     cpu_cameras, warp_cameras = make_cameras(batch, CONFIGS), make_cameras(warp, CONFIGS)
+    for sim in (batch, warp):  # the model's own textures at first, of which one is not drawn
+        sim.forward()
+    assert_same_pictures(cpu_cameras.render(), warp_cameras.render())
     for seed in (0, 1):  # twice, as the second time a captured graph meets new values
         randomise(batch, seed)
         randomise(warp, seed)
