@@ -5,12 +5,15 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from tutelage.envs.batched.image_augmentation import ImageAugmentation
 from tutelage.experiments.measurement import Measurement
+from tutelage.students.distillation.frames import FrameBuffer
+from tutelage.students.distillation.learner import Learner, LearningConfig
 from tutelage.students.threads import available_cores, torch_threads
 from tutelage.students.vision_student import VisionConfig, VisionStudent
 
@@ -19,12 +22,19 @@ CASES: dict[str, VisionConfig] = {
     "fast-encoder": VisionConfig(),
     "fast-encoder-gru": VisionConfig(memory=128),
     "fast-encoder-stack3": VisionConfig(frames=3),
+    "fast-encoder-augmented": VisionConfig(),
     "impala": VisionConfig(encoder="impala"),
 }
 """What is measured; ratios are to the first."""
 
 SEQUENCE = 16
 """Steps of a sequence that students with memory learn from."""
+
+AUGMENTED = "-augmented"
+"""Ends the names of cases whose images are augmented as those of `tutelage distill` are."""
+
+STORED = SEQUENCE
+"""Steps in the ring that minibatches are drawn from."""
 
 SHAPES = {"front/rgb": (64, 64, 3), "policy": (15,)}
 NUM_ACTIONS = 4
@@ -35,34 +45,34 @@ def bench_distill(
     runs: int = 5,
     batch: int = 256,
     updates: int = 8,
-    threads: int = 1,
+    threads: int = 0,
     cases: Mapping[str, VisionConfig] = CASES,
 ) -> Iterator[Measurement]:
     """Measure students of 64 x 64 RGB and a vector, as `Reach` shows them.
 
-    Training: forward, Huber loss, backward, Adam on a batch that is at hand; of students with memory, on
-    sequences of `SEQUENCE` steps. Acting: all environments at once. A stack of frames counts as one image.
-    Every run measures each case in turn, so that a busy machine slows all of them alike.
+    Training: what distillation does (`tutelage.students.distillation.learner.Learner.update`): draw a
+    minibatch of the ring of frames, forward, Huber loss, backward, Adam; of students with memory, on
+    sequences of `SEQUENCE` steps. Acting: all environments at once, on one thread. A stack of frames counts
+    as one image. Every run measures each case in turn, so that a busy machine slows all of them alike.
 
     Args:
         device: ``cpu`` or ``cuda``.
         runs: how often; medians are reported.
         batch: images in an update, and environments that act.
         updates: timed together.
-        threads: of the CPU; 0 for all cores that this process may use.
+        threads: of the CPU that learn side by side; 0 for all cores that this process may use.
         cases: students by name.
 
     Yields:
         For each case ``trained_images_per_s`` and ``inferred_images_per_s``; `ratio` is to the first case.
     """
     students = {name: VisionStudent(config, SHAPES, NUM_ACTIONS).to(device) for name, config in cases.items()}
-    calls = {
-        (name, metric): make(student, batch)
-        for name, student in students.items()
-        for metric, make in (("trained_images_per_s", _training), ("inferred_images_per_s", _acting))
-    }
+    calls: dict[tuple[str, str], Callable[[], object]] = {}
+    for name, student in students.items():
+        calls[name, "trained_images_per_s"] = _training(student, batch, threads, name.endswith(AUGMENTED))
+        calls[name, "inferred_images_per_s"] = _acting(student, batch)
     rates: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
-    with torch_threads(threads):
+    with torch_threads(1):
         for call in calls.values():
             _seconds(call, 2, device)  # the first calls compile and allocate
         for _ in range(runs):
@@ -70,10 +80,12 @@ def bench_distill(
                 rates[key].append(batch * updates / _seconds(call, updates, device))
 
     first = next(iter(students))
-    where = device if device != "cpu" else f"{min(threads or available_cores(), available_cores())} threads"
+    learning = min(threads or available_cores(), available_cores())
     for (name, metric), values in rates.items():
         kind = "bfloat16" if students[name].computes_bfloat16 else "float32"
         value = statistics.median(values)
+        count = learning if metric == "trained_images_per_s" else 1
+        where = device if device != "cpu" else f"{count} thread{'s' * (count > 1)}"
         yield Measurement(
             case=name,
             metric=metric,
@@ -85,28 +97,29 @@ def bench_distill(
         )
 
 
-def _training(student: VisionStudent, batch: int) -> Callable[[], None]:
+def _training(student: VisionStudent, batch: int, threads: int, augmented: bool) -> Callable[[], object]:
     """One gradient step on `batch` images, whole sequences of students with memory."""
-    recurrent = student.config.memory > 0
-    lead = (SEQUENCE, batch // SEQUENCE) if recurrent else (batch,)
-    inputs = _inputs(student, lead, stacked=True)
-    label = torch.rand(*lead, NUM_ACTIONS, generator=_generator(student), device=student.device) * 2 - 1
-    optimizer = torch.optim.Adam(student.parameters(), 1e-4, fused=True)
-    state = student.start(lead[-1])
-
-    def update() -> None:
-        heads = student.forward_sequence(inputs, state) if recurrent else student(inputs, state)
-        loss = F.smooth_l1_loss(heads.mean, label, beta=0.1)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return update
+    config = LearningConfig(
+        batch_size=batch,
+        sequence_length=min(SEQUENCE, batch),
+        augmentation=ImageAugmentation.unseen_looks() if augmented else None,
+        threads=threads,
+    )
+    learner = Learner(student, config, _generator(student))
+    buffer = None
+    for _ in range(STORED):
+        inputs = _inputs(student, batch)
+        labels = torch.rand(batch, NUM_ACTIONS, generator=learner.generator, device=student.device) * 2 - 1
+        fields = learner.fields(inputs, labels, torch.ones_like(labels))
+        buffer = buffer or FrameBuffer(STORED * batch, batch, fields, student.device)
+        buffer.add(fields, torch.zeros(batch, dtype=torch.bool, device=student.device))
+    assert buffer is not None
+    return partial(learner.update, buffer)
 
 
 def _acting(student: VisionStudent, batch: int) -> Callable[[], None]:
     """One step of `batch` environments, each with its own stack of frames and memory."""
-    inputs = _inputs(student, (batch,), stacked=False)
+    inputs = _inputs(student, batch)
     state = student.start(batch)
 
     def act() -> None:
@@ -116,13 +129,12 @@ def _acting(student: VisionStudent, batch: int) -> Callable[[], None]:
     return act
 
 
-def _inputs(student: VisionStudent, lead: tuple[int, ...], stacked: bool) -> dict[str, Tensor]:
+def _inputs(student: VisionStudent, n: int) -> dict[str, Tensor]:
     generator, device = _generator(student), student.device
-    stack = (student.config.frames,) if stacked and student.config.frames > 1 else ()
-    size = (*lead, *stack, *SHAPES["front/rgb"])
+    size = (n, *SHAPES["front/rgb"])
     return {
         "front/rgb": torch.randint(0, 256, size, generator=generator, dtype=torch.uint8, device=device),
-        "policy": torch.randn(*lead, *SHAPES["policy"], generator=generator, device=device),
+        "policy": torch.randn(n, *SHAPES["policy"], generator=generator, device=device),
     }
 
 
@@ -130,7 +142,7 @@ def _generator(student: VisionStudent) -> torch.Generator:
     return torch.Generator(student.device).manual_seed(0)
 
 
-def _seconds(call: Callable[[], None], times: int, device: str) -> float:
+def _seconds(call: Callable[[], object], times: int, device: str) -> float:
     """Seconds that so many calls take, until a GPU has done them."""
     if device == "cuda":
         torch.cuda.synchronize()

@@ -1,85 +1,98 @@
-"""`tutelage distill`: from nothing, or from an expert, to a student that sees a camera and its own joints."""
+"""`tutelage distill`: from nothing, or from an expert, to students that see a camera and their own joints.
+
+A grid of methods and seeds in one folder, like that of `tutelage compare`. What the command asks for, and
+what it refuses before anything begins, is here; `distill_grid` runs the cells, `distill_expert` and
+`distill_run` are what happens in one.
+"""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
+import shlex
+import shutil
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from tutelage.experiments.distill_methods import METHODS
+from tutelage.experiments.distill_presets import (
+    CAMERAS,
+    DEFAULT_FRAMES,
+    MODALITIES,
+    PRESETS,
+    QUICK_FRAMES,
+    STACKS,
+    held_out_objects,
+)
 
+if TYPE_CHECKING:
     from tutelage.envs.batched.vec_task import VecTask
     from tutelage.teachers.experts import MLPExpert
 
-METHODS = {"dagger": "DAgger", "bc": "behaviour cloning", "on-policy": "on-policy distillation"}
-"""Names of methods, and what they are called."""
+DECIDES_NOTHING = (
+    "method",
+    "preset",
+    "seeds",
+    "first_seed",
+    "workers",
+    "threads",
+    "out",
+    "baseline",
+    "clips",
+    "saliency",
+    "report",
+    "checkpoint_every",
+)
+"""Fields of the config that change no result of a cell, once all others are filled in."""
 
-MODALITIES: dict[str, tuple[str, ...]] = {"rgb": ("rgb",), "depth": ("depth",), "rgbd": ("rgb", "depth")}
-"""What the student sees, and the pictures that this is of."""
-
-CAMERAS = {"reach": ("front", "wrist")}
-"""Cameras of students of tasks where the default one alone is not enough.
-
-`front` of Reach is turned by up to 6 degrees in held-out looks: what it sees moves by more than the goal is
-large. `wrist`, fixed to the hand, shows how to go on from there.
-"""
-
-QUICK_FRAMES = {"reach": 128_000, "ball-balance": 320_000}
-"""Frames of a student's training in the preset ``quick``; others take `DEFAULT_FRAMES`."""
-
-DEFAULT_FRAMES = 400_000
-SUCCESSES = {
-    "expert_success": "expert",
-    "training_looks_success": "student, training looks",
-    "held_out_success": "student, held-out looks",
-    "share_of_expert": "that, of the expert's",
-}
-SECONDS = {
-    "expert": "expert's training",
-    "rollout": "roll-out",
-    "learning": "learning",
-    "evaluation": "evaluation",
-    "total": "all",
-}
-"""Rows of the table, by names in ``results.json``."""
-
-STANDARD = 8  # times as many frames in the preset ``standard``
-STACKS = {"ball-balance": 3}
-"""Frames that a student sees at once, where one alone does not show what matters."""
+OF_EXPERT = (
+    "task",
+    "expert",
+    "trust",
+    "expert_method",
+    "expert_steps",
+    "expert_success",
+    "episodes",
+    "device",
+)
+"""Fields that decide what the expert of a seed is."""
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Distil a privileged expert into a student that sees a camera and its own joints.
+    """Distil privileged experts into students that see a camera and their own joints; compare methods.
 
-    Everything lies in runs/distill-TASK/METHOD/seed-K: the expert, the student, results.json, TensorBoard
-    events. Seeds that are finished are not run again.
+    Example: `tutelage distill --task reach --method dagger bc on-policy --seeds 5 --workers 2`.
+
+    Everything lies in runs/distill-TASK: experts/seed-K, of which all methods learn; METHOD/seed-K, each with
+    student, results.json, evaluations and TensorBoard events; report/. Cells that are finished are not run
+    again; those that were killed continue from their last checkpoint.
     """
 
     task: str
     """Name of a batched task, or module:Class of your own."""
-    method: str = "dagger"
-    """dagger, bc (behaviour cloning) or on-policy."""
+    method: tuple[str, ...] = ("dagger",)
+    """One or more: dagger, bc (behaviour cloning), on-policy, dagger-value, feature-alignment, kickstarting,
+    distil-then-rl; without labels: aacd, aacd-frozen (they keep the expert's critic), asymmetric-ppo,
+    pixels-ppo (they learn from rewards alone)."""
     obs: str = "rgb"
     """What the student sees beside its own joints: rgb, depth or rgbd."""
-    preset: Literal["quick", "standard"] = "quick"
-    """quick: minutes on two CPU cores; standard: eight times as many frames."""
-    seeds: int = 1
-    """How many, each with an expert of its own."""
+    preset: Literal["quick", "standard", "paper"] = "quick"
+    """quick: minutes on two CPU cores a cell; standard: 8 times as many frames, 5 seeds; paper: 64 times as
+    many, 10 seeds, for a GPU."""
+    seeds: int | None = None
+    """How many, each with an expert of its own; default: the preset's (1, 5, 10)."""
     first_seed: int = 0
     """The first of them."""
     workers: int = 1
-    """Seeds at work at the same time, each in a process of its own."""
+    """Cells at work at the same time, each in a process; with more than one, of one thread each."""
     out: Path | None = None
     """Folder of all runs of the task; default: runs/distill-TASK."""
+    baseline: str | None = None
+    """The method that others are compared with; default: the first."""
     expert: Path | None = None
     """An expert to load rather than train: a folder of ours or rsl_rl's, a cell of compare, an SB3 .zip."""
     trust: bool = False
@@ -99,7 +112,8 @@ class DistillConfig:
     frames: int | None = None
     """Environment steps of the student's training; default: the preset's."""
     seconds: float | None = None
-    """Seconds of the student's training, in place of frames."""
+    """Seconds of the student's training, rolling out and learning, in place of frames; the expert's come on
+    top, and are shown."""
     num_envs: int = 128
     """Environments at once."""
     stack: int | None = None
@@ -108,29 +122,38 @@ class DistillConfig:
     """Units of the student's recurrent memory; 0: none."""
     encoder: Literal["fast", "nature", "impala", "points"] = "fast"
     """The student's image encoder."""
-    head: Literal["deterministic", "gaussian"] = "deterministic"
-    """Whether the student answers with actions or with their distribution."""
-    loss: str = "huber"
-    """huber, mse, kl (of distributions) or sigma (weighted by the expert's deviations)."""
-    augment: Literal["none", "shift", "strong"] = "strong"
+    head: Literal["deterministic", "gaussian"] | None = None
+    """Whether the student answers with actions or with their distribution; default: deterministic, where the
+    method draws no actions."""
+    loss: str | None = None
+    """huber, mse, kl (of distributions) or sigma (weighted by the expert's deviations), of methods that learn
+    from labels; default: the method's."""
+    augment: Literal["none", "shift", "strong"] | None = None
     """Change pictures at random while learning: shift them by up to four pixels; strong: also change their
-    colours and cover parts of them, so that colours never seen in training do not pass for the goal."""
-    episodes: int = 256
-    """Episodes of an evaluation at the end."""
-    threads: int = 1
-    """Of torch while it learns; small networks gain nothing from more than one."""
-    evaluations: int = 6
-    """Evaluations on the way, on held-out looks, of up to 128 episodes; the first after the first round."""
+    colours and cover parts of them, so that colours never seen in training do not pass for the goal. Default:
+    strong for methods that learn from labels, none for those that learn from rewards."""
+    episodes: int | None = None
+    """Episodes of an evaluation at the end; default: the preset's."""
+    evaluations: int | None = None
+    """Evaluations on the way, of up to 128 episodes, at equal shares of the budget for all methods, the first
+    after the first round; default: the preset's."""
+    threads: int = 0
+    """That gradient steps are shared by; 0: all cores. No result depends on it."""
     clips: bool = True
     """Put clips of expert and student, side by side, into TensorBoard."""
+    saliency: bool = False
+    """Show what the student's actions depend on in its pictures; for finished cells too."""
+    report: bool = True
+    """Write the report at the end."""
+    checkpoint_every: float = 60.0
+    """Seconds between checkpoints, from which a killed cell continues."""
     device: str = "cpu"
     """cpu or cuda."""
 
     @property
     def folder(self) -> Path:
-        """Where the runs of this task and method lie."""
-        name = self.task.replace(":", ".").replace("/", "-")
-        return (self.out or Path("runs") / f"distill-{name}") / self.method
+        """Where the runs of this task lie."""
+        return self.out or Path("runs") / f"distill-{self.task.replace(':', '.').replace('/', '-')}"
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -142,70 +165,119 @@ class DistillConfig:
         """Limits of the student's training, as arguments of `Budget`."""
         if self.seconds is not None:
             return {"frames": self.frames, "seconds": self.seconds}
-        usual = QUICK_FRAMES.get(self.task, DEFAULT_FRAMES) * (STANDARD if self.preset == "standard" else 1)
-        return {"frames": self.frames or usual}
+        usual = QUICK_FRAMES.get(self.task, DEFAULT_FRAMES) * PRESETS[self.preset].scale
+        return {"frames": usual if self.frames is None else self.frames}
+
+    @property
+    def seed_numbers(self) -> range:
+        """All seeds."""
+        count = PRESETS[self.preset].seeds if self.seeds is None else self.seeds
+        return range(self.first_seed, self.first_seed + count)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: str(v) if isinstance(v, Path) else v for k, v in plain.items()}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> DistillConfig:
+        """The inverse of `to_json`."""
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        paths = {k: Path(plain[k]) for k in ("out", "expert") if plain.get(k) is not None}
+        return DistillConfig(**{**plain, **paths})
+
+    def decisive(self) -> dict[str, Any]:
+        """The fields that decide a cell's results, beside method and seed, as JSON values."""
+        return {name: value for name, value in self.to_json().items() if name not in DECIDES_NOTHING}
 
 
 def distill(config: DistillConfig) -> int:
-    """Run all seeds that are not finished, print the table; return the exit status.
+    """Run all cells that are not finished, print the table, write the report; return the exit status.
 
     Raises:
-        ValueError: for an unknown task, camera, method, picture, encoder or loss, or an expert that does not
-            fit: before anything is trained.
-        FolderError: when a folder is in use, or was made with another configuration.
+        ValueError: for an unknown task, method, camera, picture, encoder or loss, things that do not go
+            together, or an expert that does not fit: before anything is trained.
+        FolderError: when the folder is in use, or a cell was made with another configuration.
     """
-    # Threads that wait for work must not spin where cores are shared; read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from rich.console import Console
+    from rich.markup import escape
 
-    config = checked(config)
-    seeds = range(config.first_seed, config.first_seed + config.seeds)
-    jobs = [(config, seed, config.folder / f"seed-{seed}") for seed in seeds]
-    failed = _run_all(jobs, min(config.workers, config.seeds))
-    console = Console()
-    results = [(seed, found) for _, seed, folder in jobs if (found := read_results(folder))]
-    if results:
-        console.print(results_table(config, results))
-        console.print(
-            f"Everything is in {config.folder}; look at it: tensorboard --logdir {config.folder}",
-            soft_wrap=True,
-        )
-    for folder, message in failed:
-        print(f"failed: {folder}: {message}", file=sys.stderr)
-    if failed:
-        print("The same command tries them again.", file=sys.stderr)
+    from tutelage.experiments.distill_grid import DistillGrid
+    from tutelage.experiments.distill_results import read_distillation
+    from tutelage.experiments.distill_summary import print_tables
+    from tutelage.experiments.folders import locked
+
+    config, console = checked(config), Console()
+    out, program = config.folder, "tutelage" if shutil.which("tutelage") else sys.argv[0]
+    with locked(out, patience=2.0):
+        grid = DistillGrid(config, shlex.join(["tutelage", *sys.argv[1:]]), console)
+        watch = escape(f"TensorBoard, now or later: {program} watch {out}")
+        console.print(escape(f"Results: {out}\n") + watch, soft_wrap=True)
+        failed = grid.run()
+        print_tables(read_distillation(out), console)
+        if config.report:
+            from tutelage.experiments.report import ReportConfig, report
+
+            try:
+                console.print(escape(f"Report: {report(ReportConfig(run=out))}"), soft_wrap=True)
+            except Exception as error:  # the results are there, whatever a report makes of them
+                console.print(escape(f"No report could be made ({error}); see: {program} report {out}"))
+        console.print(watch, soft_wrap=True)
     return 1 if failed else 0
 
 
 def checked(config: DistillConfig) -> DistillConfig:
-    """The config with the cameras and stack that are meant; makes sure that all of it exists.
+    """The config with all that its preset and task decide filled in; makes sure that all of it exists.
 
     Raises:
         ValueError: see `distill`.
     """
     from tutelage.envs.batched.catalogue import vec_task_class
-    from tutelage.experiments.distill_run import make_student, method_config
+    from tutelage.experiments.distill_run import make_student, method_settings
     from tutelage.teachers.experts import check_expert, unknown
 
-    if config.method not in METHODS:
-        raise ValueError(unknown("method", config.method, list(METHODS)))
+    if not config.method:
+        raise ValueError(f"name at least one method (known: {', '.join(METHODS)})")
+    for name in config.method:
+        if name not in METHODS:
+            raise ValueError(unknown("method", name, list(METHODS)))
+    if len(set(config.method)) < len(config.method):
+        raise ValueError(f"--method names one twice: {' '.join(config.method)}")
+    if config.baseline is not None and config.baseline not in METHODS:
+        raise ValueError(unknown("baseline", config.baseline, list(METHODS)))
     if config.obs not in MODALITIES:
         raise ValueError(unknown("obs", config.obs, list(MODALITIES)))
-    for name in ("seeds", "workers", "size", "num_envs", "episodes", "threads"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, not {getattr(config, name)}")
-    if config.evaluations < 0 or config.first_seed < 0:
-        raise ValueError("evaluations and first_seed must not be negative")
-    method_config(config)  # refuses an unknown loss and bad numbers
-    cls, values = vec_task_class(config.task), asdict(config)
+    preset, values = (
+        PRESETS[config.preset],
+        {field.name: getattr(config, field.name) for field in fields(config)},
+    )
+    for name in ("seeds", "episodes", "evaluations"):
+        values[name] = getattr(preset, name) if values[name] is None else values[name]
+    for name in ("seeds", "workers", "size", "num_envs", "episodes"):
+        if values[name] < 1:
+            raise ValueError(f"{name} must be at least 1, not {values[name]}")
+    for name in ("evaluations", "first_seed", "threads", "memory", "checkpoint_every"):
+        if values[name] < 0:
+            raise ValueError(f"{name} must not be negative, but is {values[name]}")
+    cls = vec_task_class(config.task)
     values["cameras"] = config.cameras or CAMERAS.get(config.task) or (cls.default_camera,)
     values["stack"] = config.stack or (1 if config.memory else STACKS.get(config.task, 1))
+    values["frames"] = config.budget["frames"]
     config = DistillConfig(**values)
+    for name in config.method:
+        card = METHODS[name]
+        if card.gaussian and config.head == "deterministic":
+            raise ValueError(f"{name} draws actions: it needs --head gaussian, or no --head at all")
+        method_settings(config, name)  # refuses an unknown loss and bad numbers
+    expert = None if config.expert is None else given_expert(config)
     probe = make_task(config, 1, "none", 0)
     try:
-        make_student(config, probe, 0)
-        if config.expert is not None:
-            check_expert(given_expert(config), probe)
+        if expert is not None:
+            check_expert(expert, probe)
+        for name in config.method:
+            student = make_student(config, name, probe, expert, 0)
+            if expert is not None:  # does it have what the method needs of it?
+                METHODS[name].load()[0](probe, expert, student, method_settings(config, name), 0)
     finally:
         probe.close()
     return config
@@ -226,92 +298,50 @@ def given_expert(config: DistillConfig) -> MLPExpert:
     return load_expert(config.expert, config.trust, view=view)
 
 
-def make_task(config: DistillConfig, num_envs: int, looks: str, seed: int, also_rgb: bool = False) -> VecTask:
+def make_task(
+    config: DistillConfig,
+    num_envs: int,
+    looks: str,
+    seed: int,
+    *,
+    held_out: bool = False,
+    also_rgb: bool = False,
+    pictures: bool = True,
+) -> VecTask:
     """Environments with the pictures that the student sees.
 
     Args:
         config: which.
         num_envs: how many.
-        looks: ``none``, ``mild``, ``strong`` or ``held-out``.
+        looks: ``none``, ``mild``, ``strong``, ``held-out`` or ``beyond``.
         seed: of tasks, starts and looks.
+        held_out: with objects that no training shows, where the task has any.
         also_rgb: take RGB pictures also where the student sees depth alone.
+        pictures: take any; an expert needs none, and plays the same episodes without.
     """
     from tutelage.envs.batched.cameras import CameraConfig
     from tutelage.envs.batched.catalogue import make_vec_task
     from tutelage.envs.batched.visual_randomization import VisualRandomization
 
-    visuals = getattr(VisualRandomization, looks.replace("-", "_"))()
     modalities: Any = MODALITIES[config.obs]
     if also_rgb:
         modalities = tuple(dict.fromkeys(("rgb", *modalities)))
     cameras = [CameraConfig(name, config.size, config.size, modalities) for name in config.cameras]
-    threads = 1 if config.workers > 1 else 0
     return make_vec_task(
         config.task,
         num_envs,
         seed=seed,
         device=config.device,
-        threads=threads,
-        cameras=cameras,
-        visuals=visuals,
+        threads=1 if config.workers > 1 else 0,
+        cameras=cameras if pictures else (),
+        visuals=getattr(VisualRandomization, looks.replace("-", "_"))(),
+        **(held_out_objects(config.task) if held_out else {}),
     )
 
 
-def read_results(folder: Path) -> dict[str, Any]:
-    """``results.json`` of a finished seed, or an empty one."""
-    from tutelage.experiments.records import read_status
-
-    try:
-        results: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return results if read_status(folder).get("state") == "finished" else {}
-
-
-def results_table(config: DistillConfig, results: list[tuple[int, dict[str, Any]]]) -> Table:
-    """A column for each seed, and for their mean."""
-    from rich.table import Table
-
-    columns = [(f"seed {seed}", found) for seed, found in results]
-    if len(columns) > 1:
-        keys = [key for key, value in results[0][1].items() if isinstance(value, int | float)]
-        mean = {key: sum(found[key] for _, found in results) / len(results) for key in keys}
-        columns.append(("mean", mean))
-    title = f"{config.task}: {METHODS[config.method]}, {config.obs} of {', '.join(config.cameras)}"
-    table = Table(title=title, title_justify="left")
-    table.add_column("success")
-    for name, _ in columns:
-        table.add_column(name, justify="right")
-    for key, name in SUCCESSES.items():
-        table.add_row(name, *(f"{100 * found[key]:.1f} %" for _, found in columns))
-    table.add_section()
-    for key, name in SECONDS.items():
-        table.add_row(f"seconds: {name}", *(f"{found[f'{key}_seconds']:.1f}" for _, found in columns))
-    table.add_section()
-    for key, name in (("frames", "frames"), ("queries", "expert queries"), ("updates", "gradient steps")):
-        table.add_row(name, *(f"{found[key]:,.0f}" for _, found in columns))
-    return table
-
-
-def _run_all(jobs: list[tuple[DistillConfig, int, Path]], workers: int) -> list[tuple[Path, str]]:
-    """Run what is not finished; return the folders of those that failed, and why."""
-    from tutelage.experiments.distill_run import run_seed
-    from tutelage.experiments.folders import exit_with_parent
-    from tutelage.experiments.grid import THREADS
-
-    failed: list[tuple[Path, str]] = []
-    if workers == 1:
-        for job in jobs:
-            run_seed(*job)
-        return failed
-    os.environ.update(THREADS)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=exit_with_parent) as pool:
-        futures = [pool.submit(run_seed, *job) for job in jobs]
-        for (_, _, folder), future in zip(jobs, futures, strict=True):
-            if (error := future.exception()) is not None:
-                failed.append((folder, f"{type(error).__name__}: {error}"))
-    return failed
+def only(config: DistillConfig, method: str) -> DistillConfig:
+    """The config of one method alone."""
+    return replace(config, method=(method,))
 
 
 if __name__ == "__main__":

@@ -1,38 +1,35 @@
-"""One seed of `tutelage distill`: expert, student, evaluations, TensorBoard, files."""
+"""One cell of `tutelage distill`: a student of one method and one seed, from first frame to results."""
 
 from __future__ import annotations
 
-import math
+import json
+import shutil
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-from tutelage.envs.batched.contact_sheet import contact_sheet
 from tutelage.envs.batched.image_augmentation import ImageAugmentation
-from tutelage.experiments.distill import DistillConfig, given_expert, make_task, read_results
+from tutelage.experiments import distill_pictures as pictures
+from tutelage.experiments.distill import DistillConfig, make_task
+from tutelage.experiments.distill_expert import EVALUATION_SEED, expert_name, read_expert
+from tutelage.experiments.distill_methods import METHODS
+from tutelage.experiments.distill_presets import ON_THE_WAY, on_the_way, test_sets
+from tutelage.experiments.distill_record import StudentRecord
 from tutelage.experiments.event_log import RunLog
 from tutelage.experiments.folders import check_same_config, locked
-from tutelage.experiments.records import write_json
-from tutelage.students import distillation
-from tutelage.students.distillation.evaluation import Evaluation, deterministic, evaluate_student
-from tutelage.students.distillation.progress import Budget, DistillationProgress
-from tutelage.students.expert_training import load_expert, train_expert
+from tutelage.experiments.records import read_status, write_json
+from tutelage.students.aligned_student import AlignedStudent, load_student
+from tutelage.students.distillation.checkpoint import load_checkpoint, save_checkpoint
+from tutelage.students.distillation.evaluation import evaluate_student
+from tutelage.students.distillation.progress import Budget, DistillationProgress, DistillationResult
 from tutelage.students.vision_student import VisionConfig, VisionStudent
-from tutelage.teachers.experts import MLPExpert
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from tutelage.envs.batched.vec_task import VecTask
+    from tutelage.teachers.experts import MLPExpert
 
-EVALUATION_SEED = 2_000_000  # the same episodes for every expert, student and seed
-ON_THE_WAY = 128  # episodes, at most, of an evaluation in training
-CLIP_STARTS = 3  # columns of a clip
-SHOWN = 8  # environments on the contact sheet
 AUGMENTATIONS = {
     "none": None,
     "shift": ImageAugmentation.drq(),
@@ -40,249 +37,261 @@ AUGMENTATIONS = {
         shift=4, brightness=0.3, contrast=0.3, saturation=0.5, hue=0.12, cutouts=1, cutout_size=0.5
     ),
 }
-METHOD_FILES = {"dagger": "dagger", "bc": "behaviour_cloning", "on-policy": "on_policy"}
-NOT_IN_CONFIG = ("seeds", "first_seed", "workers", "threads", "out", "clips")
+CHECKPOINT = "checkpoint"
+"""Folder, in the cell's, that a killed run continues from."""
 
 
-def run_seed(config: DistillConfig, seed: int, folder: Path) -> None:
-    """Distil one seed into its folder, unless that is done.
+def run_cell(values: Mapping[str, Any], folder: Path) -> None:
+    """Distil one student into its folder, from its last checkpoint if it has one; a job of the grid.
 
-    A killed run keeps its expert; the student begins anew.
+    Args:
+        values: ``config``, of `DistillConfig.to_json`, with one method; and ``seed``.
+        folder: METHOD/seed-K in the grid's.
 
     Raises:
         FolderError: when the folder is in use, or was made with another configuration.
+        StateError: when the checkpoint is damaged.
     """
+    config, seed = DistillConfig.from_json(values["config"]), int(values["seed"])
     with locked(folder):
-        check_same_config(folder / "config.json", {**_plain(config), "seed": seed})
-        if read_results(folder):
-            print(f"seed {seed}: finished before, in {folder}", flush=True)
-            return
-        try:
-            with RunLog(folder) as log:
-                SeedRun(config, seed, folder, log).run()
-        except BaseException as error:
-            message = f"{type(error).__name__}: {error}"
-            write_json(folder / "status.json", {"state": "failed", "message": message})
-            raise
+        check_same_config(folder / "config.json", cell_description(config, config.method[0], seed))
+        if read_status(folder).get("state") != "finished":
+            StudentRun(config, seed, folder).distil()
+        elif config.saliency and not (folder / "pictures" / "saliency.png").exists():
+            sheet = saliency_of(config, load_student(folder / "student", config.device), seed)
+            pictures.write_png(folder / "pictures" / "saliency.png", sheet)
+            with RunLog(folder / "saliency") as log:
+                log.image("student/sees/saliency", sheet, int(read_status(folder).get("frames", 0)))
 
 
-def method_config(config: DistillConfig) -> Any:
-    """Settings of the method: a `DaggerConfig`, `BehaviourCloningConfig` or `OnPolicyConfig`.
+def cell_description(config: DistillConfig, method: str, seed: int) -> dict[str, Any]:
+    """What decides a cell's results, for its ``config.json``."""
+    return {**config.decisive(), "method": method, "seed": seed}
+
+
+def hyperparameters(config: DistillConfig, method: str, seed: int) -> dict[str, bool | int | float | str]:
+    """What distinguishes a cell, as flat values for TensorBoard's HParams tab."""
+    values = cell_description(config, method, seed)
+    flat = {name: " ".join(value) if isinstance(value, list) else value for name, value in values.items()}
+    return {name: value for name, value in flat.items() if value is not None}
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """``results.json`` of a finished cell, or an empty one."""
+    try:
+        results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return results if read_status(folder).get("state") == "finished" else {}
+
+
+def method_settings(config: DistillConfig, method: str) -> Any:
+    """Settings of a method, e.g. a `DaggerConfig`.
 
     Raises:
         ValueError: for an unknown loss, or a number out of range.
     """
-    learning = distillation.LearningConfig(
-        loss=config.loss,
-        augmentation=AUGMENTATIONS[config.augment],
-        threads=1 if config.workers > 1 else config.threads,
+    card = METHODS[method]
+    settings = card.load()[1](budget=Budget(**config.budget), **card.settings)
+    augment = config.augment or ("strong" if card.augments else "none")
+    learning = replace(
+        settings.learning,
+        augmentation=AUGMENTATIONS[augment],
+        threads=1 if config.workers > 1 or not card.sharded else config.threads,
+        **({"loss": config.loss} if config.loss is not None else {}),
     )
-    cls = {
-        "dagger": distillation.DaggerConfig,
-        "bc": distillation.BehaviourCloningConfig,
-        "on-policy": distillation.OnPolicyConfig,
-    }[config.method]
-    return cls(budget=Budget(**config.budget), learning=learning)
+    return replace(settings, learning=learning)
 
 
-def make_student(config: DistillConfig, task: VecTask, seed: int) -> VisionStudent:
-    """A new student for a task, its parameters drawn from the seed; on the task's device.
+def make_student(
+    config: DistillConfig, method: str, task: VecTask, expert: MLPExpert | None, seed: int
+) -> VisionStudent:
+    """A new student of a method for a task, its parameters drawn from the seed; on the task's device.
 
     Raises:
-        ValueError: for an unknown encoder, or pictures that it cannot take.
+        ValueError: for an unknown encoder, pictures that it cannot take, or an expert that lacks what the
+            method needs of it.
     """
+    card = METHODS[method]
+    views = {"privileged": type(task).default_states_view, "student": "student"}
     vision = VisionConfig(
         images=config.images,
         encoder=config.encoder,
         frames=config.stack or 1,
         memory=config.memory,
-        head=config.head,
+        head=config.head or ("gaussian" if card.gaussian else "deterministic"),
+        critic_view=views.get(card.critic or ""),  # the expert's critic is given to it by the method
         fovy=float(task.model.camera(config.cameras[0]).fovy[0]),
     )
+    if card.aligned and expert is not None:
+        return AlignedStudent.of_expert(vision, task, expert, seed=seed)
     return VisionStudent.of_task(vision, task, seed)
 
 
-class SeedRun:
-    """One seed.
+def saliency_of(config: DistillConfig, student: VisionStudent, seed: int) -> pictures.Picture:
+    """What a student's actions depend on, in held-out looks."""
+    from tutelage.experiments.saliency import saliency_sheet
+
+    task = make_task(config, pictures.SHOWN, "held-out", seed)
+    try:
+        return saliency_sheet(task, student)
+    finally:
+        task.close()
+
+
+class StudentRun:
+    """One cell: a student of one method and one seed.
 
     Args:
-        config: with cameras and stack filled in, see `tutelage.experiments.distill.checked`.
+        config: with all that preset and task decide filled in, see `tutelage.experiments.distill.checked`,
+            and one method.
         seed: of everything but the evaluations.
-        folder: of this seed.
-        log: its TensorBoard log.
+        folder: METHOD/seed-K in the folder of the grid.
     """
 
-    def __init__(self, config: DistillConfig, seed: int, folder: Path, log: RunLog) -> None:
-        self.config, self.seed, self.folder, self.log = config, seed, folder, log
-        self.seconds = {"expert": 0.0, "evaluation": 0.0}
-        self.began = time.perf_counter()
-        self.held_out_envs = min(config.episodes, ON_THE_WAY)
-        self._evaluated = 0  # evaluations on the way so far
-        self._told = 0.0
-        self._status("expert", 0)
+    def __init__(self, config: DistillConfig, seed: int, folder: Path) -> None:
+        self.config, self.seed, self.folder = config, seed, folder
+        self.method = config.method[0]
+        self.budget = Budget(**config.budget)
+        self.sets = test_sets(config.task, config.looks)
+        self.expert: MLPExpert | None = None
+        self.charged: dict[str, Any] = {}  # what the expert cost, and how good it is
+        if METHODS[self.method].expert != "nothing":
+            self.expert, self.charged = read_expert(folder.parents[1] / expert_name(seed), config.device)
+        self.record = StudentRecord(config, folder, self.charged)
+        self.tasks: dict[str, VecTask] = {}
 
-    def run(self) -> None:
-        """Expert, student, results."""
-        config = self.config
-        expert = self.expert_policy = self.expert()
+    def distil(self) -> None:
+        """Train the student, evaluate it on all test sets, write everything down."""
+        config, record = self.config, self.record
         task = make_task(config, config.num_envs, config.looks, self.seed)
-        known = make_task(config, self.held_out_envs, config.looks, self.seed)
-        self.held_out = make_task(config, self.held_out_envs, "held-out", self.seed)
         self.joints = _action_names(task)
-        student = self.student = make_student(config, task, self.seed)
-        self.log.hparams({**_plain(config), "seed": self.seed})
-        expert_found = self.evaluate(self.held_out, expert, config.episodes)
-        self.expert_success = expert_found.success
-        self._say(f"expert: {100 * expert_found.success:.1f} % of {config.episodes} episodes")
-        self.log.image("student/sees_in_training", self.sheet(task), 0)
-
-        settings = method_config(config)
-        self.budget: Budget = settings.budget
-        method = getattr(distillation, METHOD_FILES[config.method])
-        cost = method.distil(task, expert, student, settings, self.seed, self.on_progress)
-
-        student.save(self.folder / "student")
-        held_out = self.evaluate(self.held_out, student, config.episodes)
-        training = self.evaluate(known, student, config.episodes)
-        self.seconds |= {"rollout": cost.rollout_seconds, "learning": cost.learning_seconds}
-        seconds = dict(self.seconds)
-        self._log_success(cost.frames, sum(seconds.values()), held_out.success)
-        if config.clips:
-            self.log.clip("clip/expert_above_student", self.clip(), cost.frames, fps=12)
-        for used in (task, known, self.held_out):
+        self.student = make_student(config, self.method, task, self.expert, self.seed)
+        cls, _ = METHODS[self.method].load()
+        settings = method_settings(config, self.method)
+        self.training = cls(task, self.expert, self.student, settings, self.seed)
+        resumed = load_checkpoint(self.folder / CHECKPOINT, self.training)
+        ledger = self.training.ledger
+        seconds = sum(ledger.seconds.values())
+        if resumed:
+            record.resume(ledger.frames)
+            print(f"continues at {ledger.frames:,} frames", flush=True)
+        record.open(ledger.frames, seconds, resumed)
+        if not resumed:
+            record.log.hparams(hyperparameters(config, self.method, self.seed))
+            self._picture("training", pictures.sheet(config.images, task.obs_dict), 0)
+        record.status("running", ledger.frames, seconds)
+        self._saved = time.perf_counter()
+        cost = self.training.run(self.on_progress)
+        self._checkpoint()  # what follows takes minutes where episodes are many
+        task.close()
+        self.student.save(self.folder / "student")
+        self._finish(cost)
+        for used in self.tasks.values():
             used.close()
-        results = {
-            "task": config.task,
-            "method": config.method,
+        record.close()
+        shutil.rmtree(self.folder / CHECKPOINT, ignore_errors=True)
+
+    def on_progress(self, progress: DistillationProgress) -> None:
+        """Log a round; evaluate where that is due; save now and then."""
+        diagnostics = getattr(self.training, "diagnostics", {})  # of methods that learn from rewards
+        self.record.add_round(progress, self.joints, diagnostics)
+        share = self.budget.spent(progress.frames, progress.seconds)
+        if (due := self.record.due(share)) is not None:
+            for name in on_the_way(self.config.task):
+                self.evaluate(name, progress.frames, progress.seconds, due)
+            self._log_pictures(progress.frames)
+        self.record.status("running", progress.frames, progress.seconds, at_most_every=0.5)
+        if share < 1 and time.perf_counter() - self._saved >= self.config.checkpoint_every:
+            self._checkpoint()
+
+    def evaluate(self, name: str, frames: int, seconds: float, share: float) -> None:
+        """Play the fixed episodes of a test set; all of them at the end of the budget."""
+        began, task = time.perf_counter(), self.task_of(name)
+        episodes = (self.config.episodes or 1) if share == 1 else task.num_envs
+        found = evaluate_student(task, self.student, episodes, EVALUATION_SEED)
+        self.record.add(name, found, frames, seconds, share, time.perf_counter() - began)
+
+    def task_of(self, name: str) -> VecTask:
+        """Environments of a test set."""
+        if name not in self.tasks:
+            looks, held_out = self.sets[name]
+            count = min(self.config.episodes or 1, ON_THE_WAY)
+            self.tasks[name] = make_task(self.config, count, looks, self.seed, held_out=held_out)
+        return self.tasks[name]
+
+    def _finish(self, cost: DistillationResult) -> None:
+        """Evaluate on every test set; write the results."""
+        record, config = self.record, self.config
+        learned = cost.rollout_seconds + cost.learning_seconds
+        for name in self.sets:
+            self.evaluate(name, cost.frames, learned, 1.0)
+            seen = pictures.sheet(config.images, self.task_of(name).obs_dict)
+            pictures.write_png(self.folder / "pictures" / f"{name}.png", seen)
+        self._log_pictures(cost.frames)
+        if config.clips:
+            frames = pictures.clip(config, self.seed, self.expert, self.student)
+            record.log.clip("clip/expert_above_student", frames, cost.frames, fps=12)
+        if config.saliency:
+            self._picture("saliency", saliency_of(config, self.student, self.seed), cost.frames)
+        record.write()
+        write_json(self.folder / "results.json", self._results(cost))
+        record.status("finished", cost.frames, learned)
+
+    def _results(self, cost: DistillationResult) -> dict[str, Any]:
+        """What the cell came to; the expert is charged as it stands in its own results."""
+        success = {name: self.record.mean(name, "success") for name in self.sets}
+        theirs: dict[str, float] | None = self.charged.get("success")
+        errors: dict[str, float] | None = None
+        if self.expert is not None:
+            task = self.task_of("held-out looks")
+            found = pictures.action_errors(task, self.student, self.expert, EVALUATION_SEED)
+            errors = dict(zip(self.joints, found, strict=True))
+        seconds = {
+            "expert": float(self.charged.get("seconds", 0.0)),
+            "rollout": cost.rollout_seconds,
+            "learning": cost.learning_seconds,
+            "evaluation": self.record.evaluation_seconds,
+        }
+        return {
+            "task": self.config.task,
+            "method": self.method,
             "seed": self.seed,
-            "expert_success": expert_found.success,
-            "training_looks_success": training.success,
-            "held_out_success": held_out.success,
-            "share_of_expert": held_out.success / max(expert_found.success, 1e-9),
-            "expert_return": float(expert_found.returns.mean()),
-            "held_out_return": float(held_out.returns.mean()),
+            "success": success,
+            "return": {name: self.record.mean(name, "return") for name in self.sets},
+            "expert_success": theirs,
+            "share_of_expert": theirs and {n: s / max(theirs[n], 1e-9) for n, s in success.items()},
+            "action_error": errors,
             "frames": cost.frames,
             "queries": cost.queries,
             "updates": cost.updates,
+            "expert_steps": self.charged.get("steps", 0),
+            "environment_steps": cost.frames + self.charged.get("steps", 0),
+            "expert_given": bool(self.charged.get("given", False)),
             **{f"{name}_seconds": value for name, value in seconds.items()},
             "total_seconds": sum(seconds.values()),
-            "expert": expert.facts,
         }
-        write_json(self.folder / "results.json", results)
-        self._status("finished", cost.frames)
 
-    def expert(self) -> MLPExpert:
-        """The expert that was given, the one of an earlier attempt, or a new one; saved in the folder."""
-        config, folder = self.config, self.folder / "expert"
-        if config.expert is not None:
-            expert = given_expert(config)
-        elif (folder / "expert.json").exists():
-            expert = load_expert(folder)
-        else:
-            expert = train_expert(
-                config.task,
-                seed=self.seed,
-                steps=config.expert_steps,
-                method=config.expert_method,
-                until_success=config.expert_success,
-                device=config.device,
-            )
-            self._say(f"expert trained: {expert.facts['steps']:,} steps in {expert.facts['seconds']:.1f} s")
-        if config.expert is None:
-            self.seconds["expert"] = float(expert.facts["seconds"])
-        expert.save(folder)
-        return expert.to(config.device)
-
-    def evaluate(self, task: VecTask, policy: VisionStudent | MLPExpert, episodes: int) -> Evaluation:
-        """Play the fixed episodes."""
-        began = time.perf_counter()
-        found = evaluate_student(task, policy, episodes, EVALUATION_SEED)
-        self.seconds["evaluation"] += time.perf_counter() - began
-        return found
-
-    def on_progress(self, progress: DistillationProgress) -> None:
-        """Log a round; evaluate now and then."""
-        spent = progress.seconds + sum(self.seconds.values())
-        scalars = {
-            "distillation/loss": progress.loss,
-            "distillation/learning_rate": progress.learning_rate,
-            "distillation/expert_share": progress.expert_share,
-            "success/roll_out": progress.success,
-            "rates/rolled_frames_per_second": progress.rolled_per_second,
-            "rates/trained_frames_per_second": progress.trained_per_second,
-            "cost/expert_queries": float(progress.queries),
-            "cost/seconds": spent,
-        }
-        errors = zip(self.joints, progress.action_error.tolist(), strict=True)
-        scalars |= {f"action_error/{name}": error for name, error in errors}
-        self.log.scalars(
-            {name: value for name, value in scalars.items() if math.isfinite(value)}, progress.frames
+    def _log_pictures(self, frames: int) -> None:
+        """What the student sees, and beside it what the expert knows."""
+        task = self.task_of("held-out looks")
+        self.record.log.image(
+            "student/sees/held-out", pictures.sheet(self.config.images, task.obs_dict), frames
         )
-        share = self.budget.spent(progress.frames, progress.seconds)
-        if self._evaluated < self.config.evaluations * min(share, 1.0) and share < 1:
-            self._evaluated += 1
-            success = self.evaluate(self.held_out, self.student, self.held_out.num_envs).success
-            self._log_success(progress.frames, spent, success)
-            self.log.image("student/sees_in_evaluation", self.sheet(self.held_out), progress.frames)
-            self._say(
-                f"{progress.frames:,} frames, {spent:.0f} s: held-out looks {100 * success:.1f} %, "
-                f"loss {progress.loss:.4f}"
-            )
-        self._status("student", progress.frames, at_most_every=0.5)
+        if self.expert is not None:
+            picture = pictures.knowledge(self.config.images, task, self.expert, self.student)
+            self._picture("beside what the expert knows", picture, frames)
 
-    def sheet(self, task: VecTask) -> NDArray[np.uint8]:
-        """What the student sees now: a row for each kind of picture, a column for each environment."""
-        pictures = [task.obs_dict[name][:SHOWN] for name in self.config.images]
-        columns = len(pictures[0])
-        labels = [label for name in self.config.images for label in [name, *[""] * (columns - 1)]]
-        return contact_sheet(pictures, columns, labels)
+    def _picture(self, name: str, picture: pictures.Picture, frames: int) -> None:
+        """Put a picture into TensorBoard and into the folder."""
+        self.record.log.image(f"student/sees/{name.replace(' ', '_')}", picture, frames)
+        pictures.write_png(self.folder / "pictures" / f"{name}.png", picture)
 
-    def clip(self) -> list[NDArray[np.uint8]]:
-        """Expert (above) and student (below) on the same starts in the same held-out looks."""
-        config, starts = self.config, CLIP_STARTS
-        task = make_task(config, 2 * starts, "held-out", self.seed, also_rgb=True)
-        rng = np.random.default_rng(EVALUATION_SEED)
-        tasks = np.tile(task.task_space.sample(rng, starts), (2, 1))
-        seeds = [*range(starts)] * 2
-        above = (torch.arange(2 * starts, device=task.device) < starts)[:, None]
-        policies = [deterministic(policy) for policy in (self.expert_policy, self.student)]
-        obs_dict = task.start(torch.arange(2 * starts, device=task.device), tasks, seeds)
-        started = torch.ones(2 * starts, dtype=torch.bool, device=task.device)
-        labels = ["expert", *[""] * (starts - 1), "student", *[""] * (starts - 1)]
-        frames = []
-        for _ in range(task.max_episode_length):
-            frames.append(contact_sheet(obs_dict[f"{config.cameras[0]}/rgb"], starts, labels, scale=3))
-            expert, student = (policy(obs_dict, started) for policy in policies)
-            obs_dict, _, dones, _ = task.step(torch.where(above, expert, student))
-            started = dones.bool()
-            if bool(started.all()):
-                break
-        task.close()
-        return frames
-
-    def _log_success(self, frames: int, seconds: float, student: float) -> None:
-        """The student's success beside the expert's, against frames and against seconds."""
-        values = {"student": student, "expert": self.expert_success}
-        self.log.scalars({f"success/{who}": value for who, value in values.items()}, frames)
-        self.log.scalars({f"success_by_second/{who}": value for who, value in values.items()}, int(seconds))
-
-    def _status(self, state: str, frames: int, at_most_every: float = 0.0) -> None:
-        if time.perf_counter() - self._told < at_most_every:
-            return
-        self._told = time.perf_counter()
-        write_json(
-            self.folder / "status.json",
-            {"state": state, "frames": frames, "seconds": time.perf_counter() - self.began},
-        )
-
-    def _say(self, text: str) -> None:
-        print(f"seed {self.seed}: {text}", flush=True)
-
-
-def _plain(config: DistillConfig) -> dict[str, bool | int | float | str | None]:
-    """What decides a seed's results, as JSON values."""
-    values = {name: value for name, value in asdict(config).items() if name not in NOT_IN_CONFIG}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    def _checkpoint(self) -> None:
+        """Save all; the record first, as what it has beyond the checkpoint is void."""
+        self.record.write()
+        save_checkpoint(self.folder / CHECKPOINT, self.training)
+        self._saved = time.perf_counter()
 
 
 def _action_names(task: VecTask) -> list[str]:

@@ -1,38 +1,25 @@
-"""Running a grid of cells in parallel processes, and showing how it goes."""
+"""The grid of `tutelage compare`: its description, its cells, its own curves."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import platform
 import shutil
-import time
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from importlib import metadata
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from tutelage.experiments.catalogue import build_task_teacher, task_env_card
 from tutelage.experiments.config import CellConfig, GridConfig, folder_name, hyperparameters
 from tutelage.experiments.folders import check_same_config
-from tutelage.experiments.records import read_status, write_json
+from tutelage.experiments.processes import Job, JobPool
+from tutelage.experiments.records import write_json
 from tutelage.experiments.tensorboard import GridLog
-from tutelage.experiments.worker import train_in_process
 
 PACKAGES = (
     "tutelage",
@@ -45,12 +32,16 @@ PACKAGES = (
     "box2d",
     "mujoco",
 )
-THREADS = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-}
+
+
+def provenance() -> dict[str, Any]:
+    """What a grid was made with, and when: versions of packages, the machine."""
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **versions},
+        "machine": {"platform": platform.platform(), "cores": os.cpu_count()},
+    }
 
 
 class GridRun:
@@ -81,84 +72,29 @@ class GridRun:
 
     def run(self, workers: int) -> int:
         """Train all cells that are not finished, `workers` at once; return how many failed."""
-        os.environ.update(THREADS)  # before the server of forks starts and imports torch
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tutelage.experiments.cell"])
-        waiting = [cell for cell in self.cells if self.status(cell).get("state") != "finished"]
-        running: list[tuple[CellConfig, BaseProcess]] = []
-        failed: list[CellConfig] = []
         groups = list(dict.fromkeys(self._group(cell) for cell in self.cells))
         log = GridLog(
             self.out, {"score": f"{self.card.primary_test_set}: score (% mastered, else return)"}, groups
         )
         tag = f"evaluation/{self.card.primary_test_set}/mastered_pct"
         log.hparams([hyperparameters(cell) for cell in self.cells], {tag: "mastered, %"})
-        for cell in self.cells:
-            self._log_scores(log, cell, self.status(cell))
-        display = _Display(self.console, len(self.cells), len(self.cells) - len(waiting), self.grid.steps)
+        cells = {cell.folder: cell for cell in self.cells}
+        jobs = [
+            Job(name, "tutelage.experiments.worker:train_cell", cell.to_json(), cell.steps)
+            for name, cell in cells.items()
+        ]
+        pool = JobPool(
+            self.out,
+            jobs,
+            self.console,
+            preload=["tutelage.experiments.cell"],
+            on_status=lambda job, status: self._log_scores(log, cells[job.name], status),
+            on_finished=lambda folder: shutil.rmtree(folder / "checkpoints", ignore_errors=True),
+        )
         try:
-            with display.progress:
-                while waiting or running:
-                    while waiting and len(running) < workers:
-                        cell = waiting.pop(0)
-                        running.append((cell, self._start(context, cell)))
-                    time.sleep(0.25)
-                    for entry in list(running):
-                        cell, process = entry
-                        status = self.status(cell)
-                        display.show(cell, status)
-                        self._log_scores(log, cell, status)
-                        if not process.is_alive():
-                            running.remove(entry)
-                            failed += [cell] if self._ended(cell, process) else []
-                            status = self.status(cell)
-                            display.ended(cell, status)
-                            self._log_scores(log, cell, status)
-        except KeyboardInterrupt:
-            self.console.print("Stopped. The same command continues where it was.")
-            raise
+            return len(pool.run(workers))
         finally:
-            for _, process in running:
-                process.terminate()
             log.close()
-        self._print_failures(failed)
-        return len(failed)
-
-    def _print_failures(self, failed: list[CellConfig]) -> None:
-        for cell in failed:
-            folder = self.out / cell.folder
-            message = escape(f"{cell.folder}: {read_status(folder).get('message')}; see {folder / 'log.txt'}")
-            self.console.print(f"[red]failed[/red] {message}", soft_wrap=True)
-        if failed:
-            self.console.print("The same command tries them again, from their last checkpoints.")
-
-    def status(self, cell: CellConfig) -> dict[str, Any]:
-        """The cell's ``status.json``, or an empty one."""
-        return read_status(self.out / cell.folder)
-
-    def _start(self, context: Any, cell: CellConfig) -> BaseProcess:
-        folder = self.out / cell.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "status.json").unlink(missing_ok=True)  # of a failure that is being tried again
-        process: BaseProcess = context.Process(target=train_in_process, args=(cell.to_json(), str(folder)))
-        process.start()
-        return process
-
-    def _ended(self, cell: CellConfig, process: BaseProcess) -> bool:
-        """Tell whether the cell failed; note it where the process could not."""
-        status = self.status(cell)
-        if process.exitcode == 0 and status.get("state") == "finished":
-            shutil.rmtree(self.out / cell.folder / "checkpoints", ignore_errors=True)
-            return False
-        if status.get("state") != "failed":
-            code = process.exitcode or 0
-            why = f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
-            if code >= 0:
-                log = (self.out / cell.folder / "log.txt").read_text(errors="replace").strip()
-                why = log.rpartition("\n")[2] or f"exit code {code}"
-            status = {"step": 0, "steps": cell.steps, **status, "state": "failed", "message": why}
-            write_json(self.out / cell.folder / "status.json", status)
-        return True
 
     def _log_scores(self, log: GridLog, cell: CellConfig, status: dict[str, Any]) -> None:
         """Bring the grid's own charts up to the cell's evaluations."""
@@ -181,12 +117,7 @@ class GridRun:
             )
         return {
             "command": command,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: metadata.version(name) for name in PACKAGES},
-            },
-            "machine": {"platform": platform.platform(), "cores": os.cpu_count()},
+            **provenance(),
             "env": {
                 "name": self.card.name,
                 "id": self.card.env_id,
@@ -214,56 +145,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
-class _Display:
-    """A bar for the grid and one for each running cell; plain lines where there is no terminal."""
-
-    def __init__(self, console: Console, cells: int, done: int, steps: int) -> None:
-        self.console, self.steps = console, steps
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.total = self.progress.add_task("grid", total=cells, completed=done, note="cells")
-        self.bars: dict[str, TaskID] = {}
-        self.printed: dict[str, int] = {}  # evaluations already printed, by cell
-        if done:
-            console.print(f"{done} of {cells} cells are finished already")
-
-    def show(self, cell: CellConfig, status: dict[str, Any]) -> None:
-        """Move the bar of a running cell; without a terminal, print a line for each evaluation."""
-        if cell.folder not in self.bars:
-            self.bars[cell.folder] = self.progress.add_task(cell.folder, total=self.steps, note="starting")
-        step, scores = status.get("step", 0), status.get("scores") or []
-        note = f"{step / max(status.get('seconds', 1.0), 1e-9):,.0f} steps/s" if step else "starting"
-        if scores:
-            note += f", score {scores[-1][1]:.1f}"
-        self.progress.update(self.bars[cell.folder], completed=min(step, self.steps), note=note)
-        if not self.console.is_terminal and len(scores) > self.printed.get(cell.folder, 1):
-            self.printed[cell.folder] = len(scores)
-            at, score = scores[-1]
-            line = f"{cell.folder}: {at:,} of {self.steps:,} steps, score {score:.1f}"
-            self.console.print(escape(line), soft_wrap=True)
-
-    def ended(self, cell: CellConfig, status: dict[str, Any]) -> None:
-        """Take away the bar of a cell, and say how it ended."""
-        if cell.folder in self.bars:
-            self.progress.remove_task(self.bars.pop(cell.folder))
-        self.progress.advance(self.total)
-        if status.get("state") == "failed":
-            message = escape(f"{cell.folder}: {status.get('message', '')}")
-            self.console.print(f"[red]failed[/red]   {message}", soft_wrap=True)
-            return
-        scores = status.get("scores") or [[0, float("nan")]]
-        line = f"finished {cell.folder}: score {scores[-1][1]:.1f} in {status.get('seconds', 0):.0f} s"
-        self.console.print(escape(line), soft_wrap=True)
 
 
 def print_summary(out: Path, console: Console) -> None:

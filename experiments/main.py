@@ -1,4 +1,4 @@
-"""The command line: `tutelage compare`, `report`, `watch`, `views`, `distill`, `bench`."""
+"""The command line: `tutelage compare`, `report`, `watch`, `views`, `distill`, `data`, ..., `bench`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import tyro
 
 from tutelage.experiments.bench import BenchConfig
 from tutelage.experiments.compare import CompareConfig
+from tutelage.experiments.data import DataConfig
 from tutelage.experiments.distill import DistillConfig
 from tutelage.experiments.report import ReportConfig
+from tutelage.experiments.specialists import SpecialistsConfig
 from tutelage.experiments.views import ViewsConfig
 from tutelage.experiments.watch import WatchConfig
 
@@ -20,6 +22,8 @@ Command = (
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[WatchConfig, tyro.conf.subcommand("watch")]
     | Annotated[DistillConfig, tyro.conf.subcommand("distill")]
+    | Annotated[DataConfig, tyro.conf.subcommand("data")]
+    | Annotated[SpecialistsConfig, tyro.conf.subcommand("specialists")]
     | Annotated[ViewsConfig, tyro.conf.subcommand("views")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
 )
@@ -38,7 +42,14 @@ def main() -> None:
 
 
 def run(
-    command: CompareConfig | DistillConfig | ReportConfig | WatchConfig | ViewsConfig | BenchConfig,
+    command: CompareConfig
+    | DistillConfig
+    | DataConfig
+    | SpecialistsConfig
+    | ReportConfig
+    | WatchConfig
+    | ViewsConfig
+    | BenchConfig,
 ) -> int:
     """Dispatch to the subcommand; return the exit status."""
     try:
@@ -50,6 +61,14 @@ def run(
             from tutelage.experiments.distill import distill
 
             return distill(command)
+        if isinstance(command, DataConfig):
+            from tutelage.experiments.data import data
+
+            return data(command)
+        if isinstance(command, SpecialistsConfig):
+            from tutelage.experiments.specialists import specialists
+
+            return specialists(command)
         if isinstance(command, ReportConfig):
             from tutelage.experiments.report import report
 

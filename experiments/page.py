@@ -73,20 +73,56 @@ def _cell_text(text: str) -> str:
     return f'{value}<span class="interval">[{rest}</span>' if bracket else value
 
 
-def _headline(rows: list[dict[str, Any]], palette: dict[str, str]) -> str:
-    shown = [{key: text for key, text in readable(row).items() if key != "student"} for row in rows]
-    head = "".join(f"<th>{html.escape(key)}</th>" for key in shown[0])
+def numbers_table(head: list[str], rows: list[list[str]], swatches: list[str], baseline: int | None) -> str:
+    """A table of figures, intervals in brackets, as HTML.
+
+    Args:
+        head: of the columns.
+        rows: texts.
+        swatches: a colour for each row.
+        baseline: the row that others are compared with, if any.
+    """
+    top = "".join(f"<th>{html.escape(key)}</th>" for key in head)
     body = []
-    for row, texts in zip(rows, shown, strict=True):
-        entries = "".join(f"<td>{_cell_text(text)}</td>" for text in texts.values())
-        swatch = f'<td><span class="swatch" style="background:{palette[row["task_teacher"]]}"></span>'
-        kind = ' class="baseline"' if row["is_baseline"] else ""
+    for i, (texts, colour) in enumerate(zip(rows, swatches, strict=True)):
+        entries = "".join(f"<td>{_cell_text(text)}</td>" for text in texts)
+        swatch = f'<td><span class="swatch" style="background:{colour}"></span>'
+        kind = ' class="baseline"' if i == baseline else ""
         body.append(f"<tr{kind}>{entries.replace('<td>', swatch, 1)}</tr>")
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     return f'<div class="scroll">{table}</div>'
 
 
-def _words(head: list[str], rows: list[list[str]]) -> str:
+def _headline(rows: list[dict[str, Any]], palette: dict[str, str]) -> str:
+    shown = [{key: text for key, text in readable(row).items() if key != "student"} for row in rows]
+    baselines = [i for i, row in enumerate(rows) if row["is_baseline"]]
+    swatches = [palette[row["task_teacher"]] for row in rows]
+    texts = [list(row.values()) for row in shown]
+    return numbers_table(list(shown[0]), texts, swatches, baselines[0] if baselines else None)
+
+
+def figure(picture: Picture, wide: bool = True) -> str:
+    """A picture with its title and caption, as HTML."""
+    data = base64.b64encode(picture.png).decode("ascii")
+    title = html.escape(picture.title)
+    return (
+        f"<figure{' class=wide' if wide else ''}><h3>{title}</h3>"
+        f'<img alt="{title}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
+    )
+
+
+def document(title: str, body: list[str]) -> str:
+    """The whole page."""
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_CSS}</style></head><body>'
+        + "\n".join(body)
+        + "</body></html>\n"
+    )
+
+
+def words_table(head: list[str], rows: list[list[str]]) -> str:
     """A table of plain text."""
     cells = "".join(
         "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in row) + "</tr>" for row in rows
@@ -104,7 +140,8 @@ def _cell_row(cell: Cell) -> list[str]:
     return [cell.name, cell.state, f"{cell.step:,} of {cell.steps:,}", cell.message, cell.last_log_line]
 
 
-def _flat(value: Any) -> str:
+def flat(value: Any) -> str:
+    """A value of a config in words."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -135,7 +172,7 @@ def render_html(
         said, drawn: student -> sentences, pictures.
         note: what the columns mean.
     """
-    palette, env = colours(grid), grid.env
+    palette, env = colours(grid.task_teachers, grid.baseline), grid.env
     title = f"{env['name']}: {len(grid.task_teachers)} task teachers compared"
     done = sum(cell.state == "finished" for cell in grid.cells)
     lead = (
@@ -160,18 +197,12 @@ def render_html(
         body.append(_headline(mine, palette))
         body.append(f'<p class="note">{html.escape(note)}</p><div class="figures">')
         for picture in drawn[student]:
-            data = base64.b64encode(picture.png).decode("ascii")
-            narrow = picture.name.startswith(("improvement-", "time-"))
-            body.append(
-                f"<figure{'' if narrow else ' class=wide'}><h3>{html.escape(picture.title)}</h3>"
-                f'<img alt="{html.escape(picture.title)}" src="data:image/png;base64,{data}">'
-                f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
-            )
+            body.append(figure(picture, wide=not picture.name.startswith(("improvement-", "time-"))))
         body.append("</div>")
     if bad:
         body.append("<h2>Runs that are missing, unfinished or failed</h2>")
         head = ["run", "state", "steps", "message", "last line of its log"]
-        body.append(_words(head, [_cell_row(cell) for cell in bad]))
+        body.append(words_table(head, [_cell_row(cell) for cell in bad]))
     body.append("<h2>How to repeat it</h2>")
     body.append(f"<pre>{html.escape(str(grid.description.get('command', '')))}</pre>")
     about = {"created": grid.description.get("created", ""), "environment": env.get("id", env["name"])}
@@ -180,19 +211,15 @@ def render_html(
     about |= {f"student {k}": v for k, v in grid.description["students"].items()}
     about |= {"seeds": list(grid.seeds), "evaluated every": f"{grid.evaluate_every:,} steps"}
     about |= {
-        "versions": _pairs(grid.description.get("versions")),
-        "machine": _pairs(grid.description.get("machine")),
+        "versions": pairs(grid.description.get("versions")),
+        "machine": pairs(grid.description.get("machine")),
     }
-    body.append(_words(["what", "value"], [[key, _flat(value)] for key, value in about.items()]))
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_CSS}</style></head><body>'
-        + "\n".join(body)
-        + "</body></html>\n"
-    )
+    body.append(words_table(["what", "value"], [[key, flat(value)] for key, value in about.items()]))
+    return document(title, body)
 
 
-def _pairs(mapping: Any) -> str:
+def pairs(mapping: Any) -> str:
+    """A flat mapping in words: versions, a machine."""
     return ", ".join(f"{key} {value}" for key, value in mapping.items()) if isinstance(mapping, dict) else ""
 
 
@@ -211,6 +238,6 @@ def render_markdown(grid: Grid, rows: list[dict[str, Any]], said: dict[str, list
         out += ["## Runs that are missing, unfinished or failed", ""]
         out += [f"- `{c.name}`: {c.state}, {c.message or c.last_log_line or 'no message'}" for c in bad]
         out.append("")
-    out += [f"Versions: {_pairs(grid.description.get('versions'))}.", ""]
-    out += [f"Machine: {_pairs(grid.description.get('machine'))}.", ""]
+    out += [f"Versions: {pairs(grid.description.get('versions'))}.", ""]
+    out += [f"Machine: {pairs(grid.description.get('machine'))}.", ""]
     return "\n".join(out)

@@ -53,10 +53,10 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def colours(grid: Grid) -> dict[str, str]:
-    """One colour for each task teacher, in the grid's order; the baseline grey."""
-    others = [name for name in grid.task_teachers if name != grid.baseline]
-    return {grid.baseline: BASELINE} | {n: PALETTE[i % len(PALETTE)] for i, n in enumerate(others)}
+def colours(names: Sequence[str], baseline: str) -> dict[str, str]:
+    """One colour for each of what is compared, in this order; the baseline grey."""
+    others = [name for name in names if name != baseline]
+    return {baseline: BASELINE} | {n: PALETTE[i % len(PALETTE)] for i, n in enumerate(others)}
 
 
 P = ParamSpec("P")
@@ -220,13 +220,18 @@ def profiles(
 
 
 @_styled
-def time_shares(seconds: dict[str, dict[str, float]]) -> Figure:
-    """Mean seconds of a run, by part, one stacked bar for each task teacher."""
+def time_shares(seconds: dict[str, dict[str, float]], parts: dict[str, str] = PARTS) -> Figure:
+    """Mean seconds of a run, one stacked bar for each of what is compared.
+
+    Args:
+        seconds: name -> part -> seconds.
+        parts: part -> colour.
+    """
     figure, axes = _figure(5.6, 0.36 * len(seconds) + 1.0, 1, 1)
     axis = axes[0, 0]
     axis.grid(True, axis="x")
     left = np.zeros(len(seconds))
-    for part, colour in PARTS.items():
+    for part, colour in parts.items():
         width = np.array([times.get(part, 0.0) for times in seconds.values()])
         axis.barh(
             range(len(seconds)), width, left=left, height=0.62, color=colour, label=part.replace("_", " ")
@@ -235,7 +240,33 @@ def time_shares(seconds: dict[str, dict[str, float]]) -> Figure:
     axis.set_yticks(range(len(seconds)), list(seconds), color=INK)
     axis.set_ylim(len(seconds) - 0.4, -0.6)
     axis.set_xlabel("seconds a run")
-    figure.legend(loc="outside upper center", ncols=len(PARTS), handlelength=1, columnspacing=1)
+    figure.legend(loc="outside upper center", ncols=len(parts), handlelength=1, columnspacing=1)
+    return figure
+
+
+@_styled
+def bars(values: dict[str, dict[str, Estimate]], palette: dict[str, str], *, label: str) -> Figure:
+    """Bars with their intervals, side by side for each of what is compared.
+
+    Args:
+        values: name -> kind -> estimate; kinds may lack.
+        palette: name -> colour.
+        label: of the vertical axis.
+    """
+    kinds = list(dict.fromkeys(kind for found in values.values() for kind in found))
+    figure, axes = _figure(max(5.6, 0.25 * len(kinds) * len(values) + 1.5), 2.9, 1, 1)
+    axis, width = axes[0, 0], 0.8 / max(len(values), 1)
+    axis.grid(True, axis="y")
+    for i, (name, found) in enumerate(values.items()):
+        for at, kind in enumerate(kinds):
+            if kind in found and np.isfinite(found[kind].value):
+                e, x = found[kind], at + (i - (len(values) - 1) / 2) * width
+                axis.bar(x, float(e.value), width=0.92 * width, color=palette[name])
+                if np.isfinite(e.low):
+                    axis.plot([x, x], [float(e.low), float(e.high)], color=INK, linewidth=1)
+    axis.set_xticks(range(len(kinds)), kinds)
+    axis.set_ylabel(label)
+    _legend(figure, list(values), palette)
     return figure
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import tyro
 
 from tutelage.experiments import plots
+from tutelage.experiments.distill_results import is_distillation
 from tutelage.experiments.page import Picture, explanation, render_html, render_markdown
 from tutelage.experiments.runs import FloatArray, Grid, GridError, check_name, read_grid
 from tutelage.experiments.statistics import (
@@ -40,12 +41,12 @@ PERIODS = ("early", "middle", "late")
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Write a report on a grid folder of `tutelage compare`.
+    """Write a report on a folder of `tutelage compare` or `tutelage distill`.
 
     Attributes:
-        run: the grid folder, e.g. runs/quick.
+        run: the folder, e.g. runs/quick or runs/distill-reach.
         out: where to write; `report` inside the grid folder by default.
-        test_set: test set to compare task teachers on; the grid's primary one by default.
+        test_set: test set to compare on; the grid's primary one by default.
         confidence: of all intervals and tests.
         resamples: of every bootstrap.
         seed: of the resampling.
@@ -59,7 +60,8 @@ class ReportConfig:
     seed: int = 0
 
 
-def _png(figure: Figure) -> bytes:
+def png_of(figure: Figure) -> bytes:
+    """A figure as a PNG file's contents."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -70,7 +72,7 @@ def _nothing(size: int | None = None) -> Estimate:
     return Estimate(value, value, value)
 
 
-def _seconds_curves(
+def seconds_curves(
     seconds: FloatArray, scores: FloatArray, config: ReportConfig, rng: np.random.Generator
 ) -> tuple[FloatArray, Estimate]:
     """Curve over wall clock: each run interpolated linearly, from the latest start to the earliest end."""
@@ -86,7 +88,7 @@ def _seconds_curves(
 
 
 def _curve_pictures(grid: Grid, results: Results, config: ReportConfig, sets: list[str]) -> Iterator[Picture]:
-    rng, palette = np.random.default_rng(config.seed), plots.colours(grid)
+    rng, palette = np.random.default_rng(config.seed), plots.colours(grid.task_teachers, grid.baseline)
     options: dict[str, Any] = {"y_label": f"{results.unit}, IQM over runs", "percent": results.percent}
     by_step, by_second = [], []
     for name in sets:
@@ -98,7 +100,7 @@ def _curve_pictures(grid: Grid, results: Results, config: ReportConfig, sets: li
             for task_teacher, scores in curves.items()
         }
         by_step.append((name, {task_teacher: (results.steps, e) for task_teacher, e in with_steps.items()}))
-        timed = {t: _seconds_curves(results.seconds[t], scores, config, rng) for t, scores in curves.items()}
+        timed = {t: seconds_curves(results.seconds[t], scores, config, rng) for t, scores in curves.items()}
         by_second.append((name, timed))
     band = f"Bands are pointwise {100 * config.confidence:g} % intervals over runs"
     figure = plots.curves(by_step, palette, x_label="training steps", mark=results.step, **options)
@@ -106,19 +108,19 @@ def _curve_pictures(grid: Grid, results: Results, config: ReportConfig, sets: li
         f"curves-{results.student}",
         "Sample efficiency",
         f"{band}; the dotted line marks the step of the comparison.",
-        _png(figure),
+        png_of(figure),
     )
     figure = plots.curves(by_second, palette, x_label="seconds since the run's start", **options)
     yield Picture(
         f"curves-seconds-{results.student}",
         "Against wall clock",
         f"{band}. Runs that share a machine slow each other down: read these curves side by side only.",
-        _png(figure),
+        png_of(figure),
     )
 
 
 def _score_pictures(grid: Grid, results: Results, config: ReportConfig, sets: list[str]) -> Iterator[Picture]:
-    rng, palette = np.random.default_rng(config.seed), plots.colours(grid)
+    rng, palette = np.random.default_rng(config.seed), plots.colours(grid.task_teachers, grid.baseline)
     how: dict[str, Any] = {"confidence": config.confidence, "resamples": config.resamples}
     panels = []
     for name in sets:
@@ -132,7 +134,7 @@ def _score_pictures(grid: Grid, results: Results, config: ReportConfig, sets: li
         f"final-{results.student}",
         f"Scores at step {results.step:,}",
         "Each dot is a run; diamonds are interquartile means with their intervals.",
-        _png(plots.final_scores(panels, palette, label=results.unit, percent=results.percent)),
+        png_of(plots.final_scores(panels, palette, label=results.unit, percent=results.percent)),
     )
     first = {task_teacher: runs for task_teacher, (runs, _) in panels[0][1].items() if len(runs)}
     if grid.baseline in first and len(first) > 1:
@@ -146,12 +148,12 @@ def _score_pictures(grid: Grid, results: Results, config: ReportConfig, sets: li
             f"Probability of improvement on {sets[0]}",
             "Ties count half. An interval without width at 1 (or 0) means that every run lies above (or "
             "below) every run of the baseline; resampling cannot tell how much further that would hold.",
-            _png(plots.improvement(chances, palette, grid.baseline)),
+            png_of(plots.improvement(chances, palette, grid.baseline)),
         )
 
 
 def _profile_picture(grid: Grid, results: Results, config: ReportConfig, chosen: str) -> Iterator[Picture]:
-    rng, palette = np.random.default_rng(config.seed), plots.colours(grid)
+    rng, palette = np.random.default_rng(config.seed), plots.colours(grid.task_teachers, grid.baseline)
     how: dict[str, Any] = {"confidence": config.confidence, "resamples": config.resamples}
     panels = []
     for label, table in (
@@ -172,7 +174,7 @@ def _profile_picture(grid: Grid, results: Results, config: ReportConfig, chosen:
         "Performance profiles",
         "Left: share of runs whose score exceeds a threshold. Right: share of all runs and test tasks "
         "whose return does. A curve above another everywhere is better at every threshold.",
-        _png(plots.profiles(panels, palette)),
+        png_of(plots.profiles(panels, palette)),
     )
 
 
@@ -196,7 +198,7 @@ def _map_pictures(grid: Grid, results: Results, sets: list[str]) -> Iterator[Pic
         "What was learned, over the test tasks",
         f"Mean over runs at step {results.step:,}. Axes differ where a test set fills little of the task "
         f"space.{note}",
-        _png(plots.mastery_maps(grid, rows, percent=results.percent, counts=counts)),
+        png_of(plots.mastery_maps(grid, rows, percent=results.percent, counts=counts)),
     )
     proposals: dict[str, list[FloatArray]] = {}
     for task_teacher in grid.task_teachers:
@@ -217,7 +219,7 @@ def _map_pictures(grid: Grid, results: Results, sets: list[str]) -> Iterator[Pic
             "Training tasks of all runs in each third of training; darker is more often (square root of the "
             f"count, each panel by its own maximum). Crosses: test tasks of {grid.primary}, where they do "
             f"not fill the space.{note}",
-            _png(plots.proposal_maps(grid, proposals, PERIODS)),
+            png_of(plots.proposal_maps(grid, proposals, PERIODS)),
         )
 
 
@@ -236,7 +238,7 @@ def _time_picture(grid: Grid, results: Results) -> Iterator[Picture]:
             f"time-{results.student}",
             "Where the time goes",
             f"Share of the task teacher (proposing and observing): {listed}.",
-            _png(plots.time_shares(seconds)),
+            png_of(plots.time_shares(seconds)),
         )
 
 
@@ -256,19 +258,34 @@ def pictures(grid: Grid, student: str, config: ReportConfig) -> list[Picture]:
     ]
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
     """Write all or nothing: a full disk leaves the report of before."""
     part = path.with_name(path.name + ".part")
     part.write_bytes(data)
     os.replace(part, path)
 
 
+def csv_of(rows: list[dict[str, Any]]) -> bytes:
+    """Rows of the same keys as CSV; NaN as nothing."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows
+    )
+    return table.getvalue().encode()
+
+
 def report(config: ReportConfig) -> Path:
-    """Write the report of a grid folder and return the path of its page.
+    """Write the report of a folder of `tutelage compare` or `distill` and return the path of its page.
 
     Raises:
-        GridError: when the folder is no grid, or has no such test set.
+        GridError: when the folder is neither, or has no such test set.
     """
+    if is_distillation(config.run):
+        from tutelage.experiments.distill_report import report_distillation
+
+        return report_distillation(config)
     grid = read_grid(config.run)
     check_name("test set", config.test_set or grid.primary, grid.test_sets)
     how: dict[str, Any] = {
@@ -284,18 +301,12 @@ def report(config: ReportConfig) -> Path:
     }
     out = config.out or config.run / "report"
     out.mkdir(parents=True, exist_ok=True)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows
-    )
     for picture in (picture for several in drawn.values() for picture in several):
-        _write(out / f"{picture.name}.png", picture.png)
+        write_file(out / f"{picture.name}.png", picture.png)
     note = explanation(config.confidence, config.resamples)
-    _write(out / "summary.csv", table.getvalue().encode())
-    _write(out / "summary.md", render_markdown(grid, rows, said, note).encode())
-    _write(out / "report.html", render_html(grid, rows, said, drawn, note).encode())
+    write_file(out / "summary.csv", csv_of(rows))
+    write_file(out / "summary.md", render_markdown(grid, rows, said, note).encode())
+    write_file(out / "report.html", render_html(grid, rows, said, drawn, note).encode())
     return out / "report.html"
 
 

@@ -88,6 +88,7 @@ class GridLog:
         groups: groups of cells, in the order in which they get their colours; others follow.
         confidence: of the intervals, in (0, 1).
         write_seconds: curves are written at most so often, and on `close`.
+        cells: charts of the cells.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class GridLog:
         groups: Iterable[str] = (),
         confidence: float = 0.95,
         write_seconds: float = 10.0,
+        cells: Layout = CELL_LAYOUT,
     ) -> None:
         self.folder = Path(folder) / GRID_FOLDER
         self.metrics, self.confidence, self.write_seconds = dict(metrics), confidence, write_seconds
@@ -113,7 +115,7 @@ class GridLog:
         # TensorBoard shows the bands of a category in reverse.
         bands = {title: Band(f"grid/{metric}") for metric, title in reversed(self.metrics.items())}
         seeds = {"seeds that have reported": ["grid/seeds"]}
-        self._log.layout({"Comparison over seeds": bands, **CELL_LAYOUT, "Seeds": seeds})
+        self._log.layout({"Comparison over seeds": bands, **cells, "Seeds": seeds})
         self._log.flush()
 
     def update(self, step: int, group: str, values: Mapping[str, Mapping[int, float]]) -> None:

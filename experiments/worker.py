@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import traceback
@@ -14,10 +15,8 @@ from tutelage.experiments.folders import FolderError, exit_with_parent
 from tutelage.experiments.records import read_status, write_json
 
 
-def train_in_process(config: dict[str, Any], folder: str) -> None:
-    """Train the cell described by `config`; end the process with status 1 when that fails."""
-    from tutelage.experiments.cell import run_cell
-
+def run_in_process(target: str, values: dict[str, Any], folder: str) -> None:
+    """Call ``module:function`` with the values and the folder; end the process with status 1 if it fails."""
     exit_with_parent()
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
@@ -25,7 +24,8 @@ def train_in_process(config: dict[str, Any], folder: str) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     try:
-        run_cell(CellConfig.from_json(config), path)
+        module, _, function = target.partition(":")
+        getattr(importlib.import_module(module), function)(values, path)
     except BaseException as error:  # whatever it is, the grid goes on and names it
         traceback.print_exc()
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -34,3 +34,10 @@ def train_in_process(config: dict[str, Any], folder: str) -> None:
             with suppress(OSError):  # a full disk; the log and the exit status must do
                 write_json(path / "status.json", {**read_status(path), "state": "failed", "message": message})
         os._exit(1)
+
+
+def train_cell(values: dict[str, Any], folder: Path) -> None:
+    """Train the cell of a comparison that is described by the values of a `CellConfig`."""
+    from tutelage.experiments.cell import run_cell
+
+    run_cell(CellConfig.from_json(values), folder)

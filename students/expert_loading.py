@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecNormalize
 
 _EPSILON, _CLIP = 1e-8, 10.0  # of SB3's VecNormalize, as `make_student` builds it
+_GAMMA = 0.99  # of SB3's PPO where nothing else is said
 
 
 def load_expert(
@@ -74,6 +75,9 @@ def expert_from_sb3(
 ) -> MLPExpert:
     """Copy the policy of SB3's PPO (or A2C), with its critic and the statistics of its `VecNormalize`.
 
+    What the critic's values are of goes to the expert's `facts`: ``reward_scale``, by which `VecNormalize`
+    divides rewards, and ``gamma``.
+
     Args:
         model: with ``MlpPolicy`` over one vector of observations.
         view: what it sees; default: the ``obs`` of the `VecTask` that it was built over.
@@ -87,7 +91,8 @@ def expert_from_sb3(
 
     from tutelage.envs.batched.sb3 import SB3VecTask
 
-    policy: Any = model.policy
+    algorithm: Any = model
+    policy = algorithm.policy
     if type(policy) is not ActorCriticPolicy:
         raise ValueError(
             f"{type(model).__name__} with {type(policy).__name__} cannot be made an expert; train PPO with "
@@ -117,7 +122,8 @@ def expert_from_sb3(
         scale = math.sqrt(float(normalizer.ret_rms.var) + normalizer.epsilon)
     leaves = [layer for layer in policy.mlp_extractor.modules() if not list(layer.children())]
     activation = _activation([leaf for leaf in leaves if not isinstance(leaf, nn.Linear | nn.Sequential)])
-    return _from_sb3_tensors(policy.state_dict(), view, activation, statistics, clip, scale)
+    facts = {"reward_scale": scale, "gamma": float(algorithm.gamma)}
+    return _from_sb3_tensors(policy.state_dict(), view, activation, statistics, clip, facts)
 
 
 def expert_from_rsl_rl(policy: RslRlPolicy) -> MLPExpert:
@@ -137,7 +143,7 @@ def expert_from_rsl_rl(policy: RslRlPolicy) -> MLPExpert:
             activation=type(RSL_RL_ACTIVATIONS[config.activation]()).__name__,
         ),
         tensors,
-        {"reward_scale": 1.0},
+        {"reward_scale": 1.0, "gamma": config.gamma},
     )
 
 
@@ -195,7 +201,8 @@ def _load_cell(folder: Path, view: str | None) -> MLPExpert:
             scale = math.sqrt(float(saved["returns"]["var"]) + _EPSILON)
         policy = {k.removeprefix("policy/"): t for k, t in tensors.items() if k.startswith("policy/")}
         activation = (kwargs.get("policy_kwargs") or {}).get("activation_fn", "Tanh")
-        expert = _from_sb3_tensors(policy, view, activation, statistics, clip, scale)
+        facts = {"reward_scale": scale, "gamma": float(kwargs.get("gamma", _GAMMA))}
+        expert = _from_sb3_tensors(policy, view, activation, statistics, clip, facts)
     except (KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, UnicodeDecodeError) as error:
         raise StateError(f"{folder} is no undamaged cell: {type(error).__name__} {error}") from None
     except json.JSONDecodeError as error:
@@ -210,7 +217,7 @@ def _from_sb3_tensors(
     activation: str,
     statistics: tuple[Tensor, Tensor] | None,
     clip: float | None,
-    reward_scale: float,
+    facts: Mapping[str, Any],
 ) -> MLPExpert:
     """An expert of the state dict of an ``ActorCriticPolicy``."""
     tensors: dict[str, Tensor] = {}
@@ -253,7 +260,7 @@ def _from_sb3_tensors(
         activation=activation,
         clip=clip,
     )
-    return MLPExpert(config, tensors, {"reward_scale": reward_scale})
+    return MLPExpert(config, tensors, facts)
 
 
 def _statistics(mean: Any, variance: Any, epsilon: float) -> tuple[Tensor, Tensor]:

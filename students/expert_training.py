@@ -22,15 +22,18 @@ from tutelage.envs.episodes import Episodes
 from tutelage.students.checkpoint import untouched_generators
 from tutelage.students.config import StudentConfig
 from tutelage.students.expert_loading import expert_from_rsl_rl, expert_from_sb3, load_expert
+from tutelage.students.expert_warm_start import config_like, warm_start
 from tutelage.students.presets import student_preset
 from tutelage.students.rsl_rl_policy import Progress, RslRlPPOConfig
 from tutelage.students.threads import torch_threads
 from tutelage.teachers import make_task_teacher
-from tutelage.teachers.experts import MLPExpert
+from tutelage.teachers.experts import MLPExpert, check_expert
 
 if TYPE_CHECKING:
     from tutelage.envs.interface import TaskTeacher
     from tutelage.envs.tasks import TaskSpace
+
+    AnyTaskTeacher = str | TaskTeacher | Callable[[TaskSpace, np.random.Generator], TaskTeacher]
 
 __all__ = ["ExpertProgress", "expert_from_rsl_rl", "expert_from_sb3", "load_expert", "train_expert"]
 
@@ -68,7 +71,8 @@ def train_expert(
     steps: int | None = None,
     method: Literal["sb3", "rsl_rl"] = "sb3",
     config: StudentConfig | RslRlPPOConfig | None = None,
-    task_teacher: str | Callable[[TaskSpace, np.random.Generator], TaskTeacher] = "random",
+    task_teacher: AnyTaskTeacher = "random",
+    start_from: MLPExpert | None = None,
     until_success: float | None = None,
     on_progress: Callable[[ExpertProgress], bool | None] | None = None,
     device: str = "cpu",
@@ -87,7 +91,11 @@ def train_expert(
             critic sees the task's ``states``.
         config: settings of the method, in place of its preset.
         task_teacher: whose tasks to train on: a name of `tutelage.teachers.TASK_TEACHERS` that needs no
-            knowledge of the task, or what makes one of a task space and a generator. For ``sb3`` only.
+            knowledge of the task (``geo-curriculum`` is the object curriculum), what makes one of a task
+            space and a generator, or one that is built. For ``sb3`` only.
+        start_from: an expert of the same task, to train further rather than a new one; it is not changed. Its
+            networks, critic, statistics and exploration go on; optimiser and schedules begin anew. For
+            ``sb3`` only.
         until_success: stop as soon as the running success of training reaches this, in (0, 1]. It is that of
             exploring actions on the task teacher's tasks: the expert itself is mostly better.
         on_progress: called after every roll-out; training stops where it returns False.
@@ -97,8 +105,8 @@ def train_expert(
     Returns:
         The expert, with `facts`: ``task``, ``method``, ``seed``, ``steps``, ``seconds`` of training,
         ``training_success`` (the running mean at the end), ``success`` (deterministic actions, newly drawn
-        uniform tasks, ``success_episodes`` of them), and ``reward_scale``: its values are returns of rewards
-        divided by it.
+        uniform tasks, ``success_episodes`` of them), and what its critic was trained on: returns, with the
+        discount ``gamma``, of rewards divided by ``reward_scale``.
 
     Raises:
         ValueError: when there is no such task, method or task teacher, or a setting does not fit.
@@ -119,11 +127,14 @@ def train_expert(
             if config is not None and not isinstance(config, StudentConfig):
                 raise ValueError(f"method 'sb3' takes a StudentConfig, not {type(config).__name__}")
             student = config or student_preset(name, "ppo")
+            if start_from is not None:
+                student = config_like(student, start_from)
             task = cls(student.n_envs, **options)
-            expert = _train_sb3(task, replace(student, device=device), steps, seed, task_teacher, run)
+            student = replace(student, device=device)
+            expert = _train_sb3(task, student, steps, seed, task_teacher, start_from, run)
         else:
-            if task_teacher != "random":
-                raise ValueError("task teachers drive method='sb3' only; leave task_teacher out")
+            if task_teacher != "random" or start_from is not None:
+                raise ValueError("task_teacher and start_from go with method='sb3' only; leave them out")
             if config is not None and not isinstance(config, RslRlPPOConfig):
                 raise ValueError(f"method 'rsl_rl' takes an RslRlPPOConfig, not {type(config).__name__}")
             settings = config or RslRlPPOConfig(num_envs=256 if device == "cpu" else 2048)
@@ -203,7 +214,8 @@ def _train_sb3(
     config: StudentConfig,
     steps: int,
     seed: int,
-    task_teacher: str | Callable[[TaskSpace, np.random.Generator], TaskTeacher],
+    task_teacher: AnyTaskTeacher,
+    start_from: MLPExpert | None,
     run: _Run,
 ) -> MLPExpert:
     from stable_baselines3.common.callbacks import BaseCallback
@@ -228,10 +240,13 @@ def _train_sb3(
     if isinstance(task_teacher, str):
         proposer = make_task_teacher(task_teacher, task.task_space, rng)
     else:
-        proposer = task_teacher(task.task_space, rng)
+        proposer = task_teacher(task.task_space, rng) if callable(task_teacher) else task_teacher
     taught = TaughtVecEnv(SB3VecTask(task), proposer, on_episodes=count)
     model = make_student(config, taught, seed=seed, total_steps=steps)
     expert_from_sb3(model)  # refuses what is no expert now, not after the training
+    if start_from is not None:
+        check_expert(start_from, task)
+        warm_start(model, start_from)
     run.begin(task.num_envs)
     train_until(model, steps, Watch())
     run.end(model.num_timesteps)

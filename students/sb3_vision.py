@@ -20,6 +20,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
+from tutelage.students.vision_config import STUDENT_VIEW
+
 if TYPE_CHECKING:
     from tutelage.students.vision_student import VisionStudent
 
@@ -64,10 +66,12 @@ def sb3_policy_kwargs(student: VisionStudent) -> dict[str, Any]:
     """``policy_kwargs`` of SB3's ``MultiInputPolicy``: the student's encoder and layers of its sizes.
 
     The critic gets what the student sees, and layers of the sizes in ``config.critic_hidden``. Weights of
-    encoders are the student's from the start; `copy_to_sb3` copies those of the actor.
+    encoders are the student's from the start; `copy_to_sb3` copies those of the actor, and of a critic with
+    ``critic_view="student"``.
 
     Raises:
-        ValueError: for students with memory or stacked frames, which SB3's PPO cannot take.
+        ValueError: for students with memory or stacked frames, which SB3's PPO cannot take; or with a critic
+            that SB3's cannot be like.
     """
     _check(student)
     config = student.config
@@ -84,6 +88,7 @@ def sb3_policy_kwargs(student: VisionStudent) -> dict[str, Any]:
 def copy_to_sb3(student: VisionStudent, policy: ActorCriticPolicy) -> None:
     """Let an actor-critic policy, made with `sb3_policy_kwargs`, act as the student does.
 
+    A critic that sees what the student sees is copied too; SB3's PPO has no place for one that sees more.
     Standard deviations are the student's, or its config's ``init_std``. SB3's image pipeline and ours differ
     in nothing else, so that the mean actions are equal.
 
@@ -94,6 +99,13 @@ def copy_to_sb3(student: VisionStudent, policy: ActorCriticPolicy) -> None:
     try:
         policy.mlp_extractor.policy_net.load_state_dict(nn.Sequential(*hidden).state_dict())
         policy.action_net.load_state_dict(last.state_dict())
+        if student.critic is not None and student.config.critic_view == STUDENT_VIEW:
+            *hidden, last = student.critic.network.layers
+            policy.mlp_extractor.value_net.load_state_dict(nn.Sequential(*hidden).state_dict())
+            policy.value_net.load_state_dict(last.state_dict())
+            with torch.no_grad():  # SB3 knows no scale of values
+                policy.value_net.weight.mul_(student.critic.value_scale)
+                policy.value_net.bias.mul_(student.critic.value_scale).add_(student.critic.value_mean)
     except RuntimeError as error:
         raise ValueError(f"the policy was not made with sb3_policy_kwargs of this student: {error}") from None
     with torch.no_grad():
@@ -109,4 +121,9 @@ def _check(student: VisionStudent) -> None:
         raise ValueError(
             f"SB3's policies act on single observations; this student has frames={config.frames} and "
             f"memory={config.memory}: distil one with frames=1 and memory=0"
+        )
+    critic = (config.critic_activation, config.critic_clip)
+    if config.critic_view == STUDENT_VIEW and critic != ("ELU", None):
+        raise ValueError(
+            f"the policy's critic has ELU between its layers and clips nothing; this student's has {critic}"
         )

@@ -20,8 +20,9 @@ def available_cores() -> int:
 def torch_threads(count: int) -> Iterator[None]:
     """Let torch use `count` threads inside, no more than there are cores; as many as before afterwards.
 
-    Convolutions of a training batch gain from two threads and more. Roll-outs, of many small operations, do
-    not, and threads that wait for one another slow down a machine that is shared.
+    Large networks gain from two threads and more. Roll-outs, of many small operations, and convolutions of
+    small images do not: threads that wait for one another are slower than one, and all the more on a machine
+    that is shared. What does gain is `tutelage.students.sharded_gradients`.
 
     Args:
         count: at least 1; 0 for all cores that this process may use.

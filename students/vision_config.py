@@ -10,6 +10,8 @@ from typing import Any, Literal, get_args
 Encoder = Literal["fast", "nature", "impala", "points"]
 Head = Literal["deterministic", "gaussian"]
 Precision = Literal["auto", "float32", "bfloat16"]
+STUDENT_VIEW = "student"
+"""The `critic_view` of critics that see what the actor sees."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,11 @@ class VisionConfig:
         head: ``deterministic``, or ``gaussian`` with a standard deviation that does not depend on what is
             seen.
         init_std: the first standard deviation.
-        critic_view: what a critic sees, a vector, and may be what the student does not; None for no critic.
+        critic_view: what a critic sees, a vector, and may be what the student does not; ``student``: what the
+            actor's head sees, features and memory, which it then shapes too; None for no critic.
         critic_hidden: widths of its hidden layers.
+        critic_activation: what stands between them, a class of `torch.nn`.
+        critic_clip: what it sees, normalised, is clipped to [-critic_clip, critic_clip]; None: not at all.
         depth_far: metres beyond which depth, infinite too, counts as this.
         fovy: vertical field of view of the camera in degrees, for ``points``.
         precision: of the encoder. ``auto``: bfloat16 where the processor computes faster with it, and never
@@ -48,6 +53,8 @@ class VisionConfig:
     init_std: float = 0.3
     critic_view: str | None = None
     critic_hidden: tuple[int, ...] = (256, 128)
+    critic_activation: str = "ELU"
+    critic_clip: float | None = None
     depth_far: float = 3.0
     fovy: float = 45.0
     precision: Precision = "auto"
@@ -78,8 +85,13 @@ class VisionConfig:
     @property
     def views(self) -> tuple[str, ...]:
         """All names in ``obs_dict`` that the student, or its critic, reads; each once."""
-        vectors = [view for view in (self.vector, self.critic_view) if view is not None]
-        return tuple(dict.fromkeys([*self.images, *vectors]))
+        return tuple(dict.fromkeys([*self.images, *self.vectors]))
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """The vectors among them: the student's, then its critic's."""
+        views = (self.vector, self.critic_view)
+        return tuple(view for view in views if view is not None and view != STUDENT_VIEW)
 
 
 def vision_config_from_json(values: Mapping[str, Any]) -> VisionConfig:

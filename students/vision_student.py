@@ -13,9 +13,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from tutelage.envs.state import StateError, atomic_file
+from tutelage.students.critics import Critic
 from tutelage.students.encoders import ENCODERS, Encoder, PointNet, fast_bfloat16
 from tutelage.students.pixels import input_size, to_pixels
-from tutelage.students.vision_config import VisionConfig, unknown, vision_config_from_json
+from tutelage.students.vision_config import STUDENT_VIEW, VisionConfig, unknown, vision_config_from_json
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.vec_task import VecTask
@@ -67,7 +68,8 @@ class Heads(NamedTuple):
     Attributes:
         mean: of the actions, before clipping, ``(n, a)``.
         std: standard deviations, ``(n, a)``; None of deterministic students.
-        value: estimate of the return, ``(n,)``; None without a critic, or where its view is not given.
+        value: estimate of the return of the task's rewards, ``(n,)``; None without a critic, or where its
+            view is not given.
         state: with the memory after this step.
     """
 
@@ -84,7 +86,7 @@ class VisionStudent(nn.Module):
 
         images -> encoder --.
         vector -------------+-> [GRU, with what went in beside what comes out] -> MLP -> mean
-        critic view -> MLP -> value                                           parameter -> std
+        critic view -> normalised -> MLP -> value                             parameter -> std
 
         student = VisionStudent.of_task(VisionConfig(images=("front/rgb",)), task)
         state = student.start(task.num_envs)
@@ -116,8 +118,8 @@ class VisionStudent(nn.Module):
                 raise ValueError(unknown("view", name, list(shapes)))
         self.shapes = {name: tuple(shapes[name]) for name in config.views}
         size = input_size(config.images, self.shapes, config.frames)
-        for view in (config.vector, config.critic_view):
-            if view is not None and len(self.shapes[view]) != 1:
+        for view in config.vectors:
+            if len(self.shapes[view]) != 1:
                 raise ValueError(f"{view!r} must be a vector, but has shape {self.shapes[view]}")
 
         with torch.random.fork_rng(devices=[]):
@@ -136,9 +138,10 @@ class VisionStudent(nn.Module):
             self.log_std: nn.Parameter | None = None
             if config.head == "gaussian":
                 self.log_std = nn.Parameter(torch.full((num_actions,), config.init_std).log())
-            self.critic: nn.Sequential | None = None
-            if config.critic_view is not None:
-                self.critic = _mlp(self.shapes[config.critic_view][0], config.critic_hidden, 1)
+            self.critic: Critic | None = None
+            if (judged := config.critic_view) is not None:
+                seen = inputs + config.memory if judged == STUDENT_VIEW else self.shapes[judged][0]
+                self.critic = Critic(seen, config.critic_hidden, config.critic_activation, config.critic_clip)
 
     @staticmethod
     def of_task(config: VisionConfig, task: VecTask, seed: int = 0) -> VisionStudent:
@@ -266,6 +269,18 @@ class VisionStudent(nn.Module):
             )
         return torch.cat([features, vector], 1)
 
+    def take_critic(self, critic: Critic, view: str) -> None:
+        """Be judged by another critic, which sees `view`; `config` and `shapes` tell so from now on."""
+        self.critic = critic.to(self.device)
+        self.shapes[view] = (critic.inputs,)
+        self.config = dataclasses.replace(
+            self.config,
+            critic_view=view,
+            critic_hidden=critic.hidden,
+            critic_activation=critic.activation,
+            critic_clip=critic.clip,
+        )
+
     # --- saving ----------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
@@ -322,8 +337,8 @@ class VisionStudent(nn.Module):
         std = None if self.log_std is None else self.log_std.exp().expand_as(mean)
         value = None
         view = self.config.critic_view
-        if self.critic is not None and view is not None and view in inputs:
-            value = self.critic(inputs[view])[:, 0]
+        if self.critic is not None and view is not None and (view == STUDENT_VIEW or view in inputs):
+            value = self.critic(hidden if view == STUDENT_VIEW else inputs[view])
         return Heads(mean, std, value, state)
 
 

@@ -4,17 +4,18 @@ Each method is one file, from its paper, and has the same interface (`tutelage.e
 built from a task space, a `numpy.random.Generator` and a frozen config, it proposes tasks in batches and
 observes the episodes that came of them.
 
-============  =================================================  ==========================  =================
-name          proposes                                           expert knowledge            source
-============  =================================================  ==========================  =================
-`random`      uniform tasks                                      none                        baseline
-`target`      the target distribution                            target                      baseline
-`oracle`      a window that slides from easy to hard             direction, threshold        Portelas 2019
-`riac`        boxes of a growing tree, by learning progress      none                        Baranes 2009
-`covar-gmm`   Gaussians where returns rise with time             none                        Moulin-Frier 2014
-`alp-gmm`     Gaussians of high absolute learning progress       none                        Portelas 2019
-`adr`         a box that grows from one easy task                easy task, two thresholds   OpenAI 2019
-============  =================================================  ==========================  =================
+================  =============================================  =========================  =================
+name              proposes                                       expert knowledge           source
+================  =============================================  =========================  =================
+`random`          uniform tasks                                  none                       baseline
+`target`          the target distribution                        target                     baseline
+`oracle`          a window that slides from easy to hard         direction, threshold       Portelas 2019
+`riac`            boxes of a growing tree, by learning progress  none                       Baranes 2009
+`covar-gmm`       Gaussians where returns rise with time         none                       Moulin-Frier 2014
+`alp-gmm`         Gaussians of high absolute learning progress   none                       Portelas 2019
+`adr`             a box that grows from one easy task            easy task, two thresholds  OpenAI 2019
+`geo-curriculum`  one task, then ever more, spread by features   none                       Wan 2023
+================  =============================================  =========================  =================
 
 Example:
     >>> import numpy as np
@@ -44,6 +45,7 @@ from tutelage.envs.tasks import TaskSpace
 from tutelage.teachers.adr import ADR, ADRConfig
 from tutelage.teachers.alp_gmm import ALPGMM, ALPGMMConfig
 from tutelage.teachers.covar_gmm import CovarGMM, CovarGMMConfig
+from tutelage.teachers.geo_curriculum import GeoCurriculum, GeoCurriculumConfig
 from tutelage.teachers.knowledge import TaskKnowledge
 from tutelage.teachers.oracle import Oracle, OracleConfig
 from tutelage.teachers.riac import RIAC, RIACConfig
@@ -72,6 +74,8 @@ __all__ = [
     "Expert",
     "ExpertConfig",
     "ExpertRouter",
+    "GeoCurriculum",
+    "GeoCurriculumConfig",
     "MLPExpert",
     "Oracle",
     "OracleConfig",
@@ -96,6 +100,7 @@ TASK_TEACHERS: Mapping[str, tuple[Callable[..., TaskTeacher], type[Any]]] = Mapp
         "covar-gmm": (CovarGMM, CovarGMMConfig),
         "alp-gmm": (ALPGMM, ALPGMMConfig),
         "adr": (ADR, ADRConfig),
+        "geo-curriculum": (GeoCurriculum, GeoCurriculumConfig),
     }
 )
 """Class and config class of every task teacher, by the name that the command line uses."""
@@ -146,7 +151,7 @@ def make_task_teacher(
         Traceback (most recent call last):
         ...
         ValueError: no task teacher 'alp-gm'; did you mean 'alp-gmm'? Known: random, target, oracle, riac, \
-covar-gmm, alp-gmm, adr
+covar-gmm, alp-gmm, adr, geo-curriculum
     """
     build, config_class = _entry(name)
     if config is None and needs_knowledge(name):

@@ -11,6 +11,7 @@ from torch import Tensor
 from tutelage.teachers.experts import Advice, Expert, unknown
 
 if TYPE_CHECKING:
+    from tutelage.envs.batched.vec_task import VecTask
     from tutelage.envs.tasks import BoxTasks
 
 
@@ -71,6 +72,13 @@ class ExpertRouter:
     def queries(self) -> int:
         """Observations answered so far."""
         return sum(self.queries_by_expert)
+
+    def on(self, task: VecTask) -> ExpertRouter:
+        """The same experts by the same rule for another batch of environments, e.g. those of an evaluation.
+
+        `running` tells of one batch: a router that answers for another would ask the wrong experts.
+        """
+        return ExpertRouter(self.experts, self.rule, lambda: task.tasks)
 
     def route(self, tasks: Tensor) -> Tensor:
         """Index of the expert for each task.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,8 +36,8 @@ class Advice(NamedTuple):
     Attributes:
         mean: of the normal distribution of actions, before clipping, ``(n, num_actions)``.
         std: its standard deviation, ``(n, num_actions)``.
-        value: estimated return in the units of the rewards that the expert was trained with, ``(n,)``; None
-            where it has no critic.
+        value: estimated return in the units of the task's rewards, ``(n,)``, whatever units the expert was
+            trained in; None where it has no critic.
     """
 
     mean: Tensor
@@ -139,13 +140,16 @@ class MLPExpert(nn.Module):
         config: inputs and sizes.
         tensors: by the names of `state_dict`: ``actor.mean``, ``actor.scale``, ``actor.layers.0.weight``,
             ..., ``log_std``, and the same of ``critic`` where there is one.
-        facts: how it came about, e.g. its task, environment steps, seconds and success; JSON values.
+        facts: how it came about, e.g. its task, environment steps, seconds and success; JSON values. Two
+            say what its critic's numbers mean: ``reward_scale`` (1 if not given), by which rewards were
+            divided in training, and ``gamma``, their discount.
 
     Attributes:
         queries: observations answered so far.
 
     Raises:
-        ValueError: when tensors are missing, of another shape, or not finite, or the activation is unknown.
+        ValueError: when tensors are missing, of another shape, or not finite, the activation is unknown, or
+            ``reward_scale`` is not above 0.
     """
 
     def __init__(
@@ -158,6 +162,8 @@ class MLPExpert(nn.Module):
             raise ValueError(f"clip must be positive or None, not {config.clip}")
         self.config = config
         self.facts = dict(facts or {})
+        if not (0 < self.reward_scale < math.inf):
+            raise ValueError(f"reward_scale must be above 0, not {self.reward_scale}")
         self.queries = 0
         activation, clip = config.activation, config.clip
         with torch.device("meta"):  # shapes alone: nothing is drawn, and nothing allocated before they fit
@@ -190,6 +196,17 @@ class MLPExpert(nn.Module):
         return self.config.num_actions
 
     @property
+    def reward_scale(self) -> float:
+        """By what rewards were divided in training: the critic's outputs times it are returns of the task."""
+        return float(self.facts.get("reward_scale", 1.0))
+
+    @property
+    def gamma(self) -> float | None:
+        """Discount of the critic's returns; None where that is not known."""
+        gamma = self.facts.get("gamma")
+        return None if gamma is None else float(gamma)
+
+    @property
     def view_sizes(self) -> dict[str, int]:
         """Size of every view that it reads."""
         sizes = {self.config.view: self.config.num_obs}
@@ -207,7 +224,7 @@ class MLPExpert(nn.Module):
         mean = self.actor(self._read(obs_dict, self.config.view))
         value = None
         if self.critic is not None and self.config.critic_view is not None:
-            value = self.critic(self._read(obs_dict, self.config.critic_view))[:, 0]
+            value = self.reward_scale * self.critic(self._read(obs_dict, self.config.critic_view))[:, 0]
         self.queries += len(mean)
         return Advice(mean, self.log_std.exp().expand_as(mean), value)
 

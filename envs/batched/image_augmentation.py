@@ -7,8 +7,10 @@ Applied to batches while learning, not to the environments. Other looks of the s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -31,7 +33,8 @@ class ImageAugmentation:
 
     Steps in order, for RGB: shift, blur, colour, noise, cut-outs; for depth: shift, noise, quantisation, lost
     pixels, cut-outs. Two calls shift differently; for modalities that must stay aligned call `shift` with the
-    same offsets.
+    same offsets. Without blur and noise, RGB on a CPU takes a single pass, which is several times as fast
+    (`tutelage.envs.batched.augmentation_kernel`).
 
     Attributes:
         shift: pixels up to which the image is moved along either axis, its border repeated, which is DrQ's
@@ -41,6 +44,10 @@ class ImageAugmentation:
         brightness, contrast, saturation: of factors from 1 - amount to 1 + amount; contrast is about the
             image's mean brightness. At most 1.
         hue: rotation of colours about the grey axis, in turns to either side: 1/3 makes red green.
+        swap: probability that green and blue are exchanged: grey stays grey and red stays red, green becomes
+            blue and orange pink. Tells what is red from what has the other colours that a camera never saw.
+        patches: how many rectangles of each image have brightness, contrast, saturation, hue and swap of
+            their own, so that one thing differs from the others; their sides are up to those of the image.
         noise: standard deviation of Gaussian noise, in levels of 255.
         cutouts: how many rectangles of one random colour (0 in depth) are put into each image (Laskin et al.
             2020, "Reinforcement Learning with Augmented Data").
@@ -60,6 +67,8 @@ class ImageAugmentation:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+    swap: float = 0.0
+    patches: int = 0
     noise: float = 0.0
     cutouts: int = 0
     cutout_size: float = 0.3
@@ -70,7 +79,7 @@ class ImageAugmentation:
     def __post_init__(self) -> None:
         for field in fields(self):
             amount = getattr(self, field.name)
-            shares = ("brightness", "contrast", "saturation", "cutout_size", "depth_lost")
+            shares = ("brightness", "contrast", "saturation", "swap", "cutout_size", "depth_lost")
             most = {**dict.fromkeys(shares, 1.0), "depth_noise": 0.5}.get(field.name, math.inf)
             if not (0 <= amount <= most and amount < math.inf):
                 raise ValueError(
@@ -101,6 +110,21 @@ class ImageAugmentation:
             depth_step=0.005,
         )
 
+    @staticmethod
+    def unseen_looks() -> ImageAugmentation:
+        """For students that are to know looks which no training shows; takes a single pass on a CPU."""
+        return ImageAugmentation(
+            shift=4,
+            brightness=0.5,
+            contrast=0.4,
+            saturation=0.7,
+            hue=0.03,
+            swap=0.5,
+            patches=2,
+            cutouts=1,
+            cutout_size=0.4,
+        )
+
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         """Augment a batch; the images given are not changed.
 
@@ -123,66 +147,105 @@ class ImageAugmentation:
                 f"images are {images.dtype} of shape {tuple(images.shape)}; need RGB, uint8 (N, H, W, 3), or "
                 "depth, floating point (N, H, W)"
             )
-        if images.is_cuda:
-            return augment(images, generator)
-        return torch.cat([augment(part, generator) for part in images.split(_AT_ONCE)])
+        whole = images.is_cuda or (augment == self._rgb and self._takes_one_pass)
+        parts = [images] if whole else images.split(_AT_ONCE)
+        return torch.cat([augment(part, generator) for part in parts])
+
+    @property
+    def _takes_one_pass(self) -> bool:
+        """Whether RGB on a CPU is augmented by `tutelage.envs.batched.augmentation_kernel`."""
+        return not (self.blur or self.noise)
 
     def _rgb(self, images: Tensor, generator: Generator) -> Tensor:
-        images = self._shift(images, generator)
-        jitter = (self.brightness, self.contrast, self.saturation, self.hue)
-        if not any((self.blur, *jitter, self.noise, self.cutouts)):
-            return images
+        n, (height, width) = len(images), images.shape[1:3]
+        most, device = self.shift, images.device
+        offsets = torch.randint(-most, most + 1, (n, 2), generator=generator, device=device)
+        sigma = self.blur * _uniform(n, 1, generator)[:, 0] if self.blur else None
+        whole = torch.tensor((0.0, height, 0.0, width), device=device).expand(n, 4)
+        areas = [
+            (self._boxes(n, height, width, 1.0, generator) if i else whole, *self._colours(n, generator))
+            for i in range(1 + self.patches)
+        ]
+        cuts = [
+            (self._boxes(n, height, width, self.cutout_size, generator), 255 * _uniform(n, 3, generator))
+            for _ in range(self.cutouts)
+        ]
+        if self._takes_one_pass and not images.is_cuda:
+            return _in_one_pass(images, offsets, areas, cuts)
+        images = shift(images, offsets) if self.shift else images
         planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        if self.blur:
-            planes = blur(planes, self.blur * _uniform(planes, 1, generator)[:, 0], reach(self.blur))
-        if any(jitter):
-            signed = (2 * _uniform(planes, 4, generator) - 1).unbind(1)
-            *factors, hue = (amount * unit for amount, unit in zip(jitter, signed, strict=True))
-            brightness, contrast, saturation = (1 + factor for factor in factors)
-            planes = jitter_colours(planes, brightness, contrast, saturation, hue)
+        if sigma is not None:
+            planes = blur(planes, sigma, reach(self.blur))
+        mapped = [map_colours(planes, maps, lifts) for _, maps, lifts in areas]
+        planes = mapped[0]
+        for (box, *_), inside in zip(areas[1:], mapped[1:], strict=True):
+            planes = torch.where(within(planes, box), inside, planes)
         if self.noise:
             planes = self._noisy(planes, self.noise, generator)
-        if self.cutouts:
-            for _ in range(self.cutouts):
-                colour = 255 * _uniform(planes, 3, generator)
-                planes = cut_out(planes, self._box(planes, generator), colour)
+        for box, colour in cuts:
+            planes = cut_out(planes, box, colour)
         return planes.add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
     def _depth(self, images: Tensor, generator: Generator) -> Tensor:
-        images = self._shift(images[..., None], generator)[..., 0]
-        planes = images[:, None]
+        n, height, width = images.shape
+        if most := self.shift:
+            offsets = torch.randint(-most, most + 1, (n, 2), generator=generator, device=images.device)
+            images = shift(images[..., None], offsets)[..., 0]
+        planes = images.clone()[:, None]
         if self.depth_noise:
             factors = self._noisy(torch.ones_like(planes), self.depth_noise, generator).clamp_(min=0)
             planes = torch.where(planes.isfinite(), planes * factors, planes)  # infinity times 0 is NaN
         if self.depth_step:
             planes = (planes / self.depth_step).round() * self.depth_step
         if self.depth_lost:
-            share = self.depth_lost * _uniform(planes, 1, generator)[:, :, None, None]
+            share = self.depth_lost * _uniform(n, 1, generator).to(planes.dtype)[:, :, None, None]
             lost = torch.rand(planes.shape, generator=generator, device=planes.device) < share
             planes = planes.masked_fill(lost, 0.0)
         for _ in range(self.cutouts):
-            planes = cut_out(planes, self._box(planes, generator), planes.new_zeros(len(planes), 1))
+            planes = cut_out(
+                planes, self._boxes(n, height, width, self.cutout_size, generator), planes.new_zeros(n, 1)
+            )
         return planes[:, 0]
 
-    def _shift(self, images: Tensor, generator: Generator) -> Tensor:
-        if not self.shift:
-            return images.clone()
-        shape, most = (len(images), 2), self.shift
-        offsets = torch.randint(-most, most + 1, shape, generator=generator, device=images.device)
-        return shift(images, offsets)
-
     def _noisy(self, planes: Tensor, amount: float, generator: Generator) -> Tensor:
-        deviations = amount * _uniform(planes, 1, generator)[:, :, None, None]
+        deviations = amount * _uniform(len(planes), 1, generator).to(planes.dtype)[:, :, None, None]
         noise = torch.randn(planes.shape, generator=generator, device=planes.device, dtype=planes.dtype)
         return torch.addcmul(planes, noise, deviations)
 
-    def _box(self, planes: Tensor, generator: Generator) -> Tensor:
-        """Random rectangles, (top, bottom, left, right), in pixels."""
-        height, width = planes.shape[2:]
-        unit = _uniform(planes, 4, generator)
+    def _colours(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Random maps and lifts for `map_colours`."""
+        signed = 2 * _uniform(n, 4, generator) - 1
+        amounts = (self.brightness, self.contrast, self.saturation, self.hue)
+        brightness, contrast, saturation, hue = (
+            amount * unit for amount, unit in zip(amounts, signed.unbind(1), strict=True)
+        )
+        maps, lifts = colour_maps(1 + brightness, 1 + contrast, 1 + saturation, hue)
+        swapped = _uniform(n, 1, generator)[:, :, None] < self.swap
+        return torch.where(swapped, maps[:, [0, 2, 1]], maps), lifts
+
+    def _boxes(self, n: int, height: int, width: int, size: float, generator: Generator) -> Tensor:
+        """Random rectangles, (top, bottom, left, right), in pixels, of sides up to a share of the image's."""
+        unit = _uniform(n, 4, generator)
         y, x = unit[:, 0] * height, unit[:, 1] * width
-        tall, wide = (self.cutout_size / 2 * size * unit[:, i] for i, size in ((2, height), (3, width)))
+        tall, wide = size / 2 * height * unit[:, 2], size / 2 * width * unit[:, 3]
         return torch.stack([y - tall, y + tall, x - wide, x + wide], 1)
+
+
+def _in_one_pass(
+    images: Tensor, offsets: Tensor, areas: Sequence[tuple[Tensor, ...]], cuts: Sequence[tuple[Tensor, ...]]
+) -> Tensor:
+    """Shift, colours and cut-outs of images on a CPU."""
+    from tutelage.envs.batched.augmentation_kernel import augment
+
+    boxes, fills = np.zeros((0, len(images), 4), np.float32), np.zeros((0, len(images), 3), np.float32)
+    if cuts:
+        boxes, fills = (torch.stack(column).numpy() for column in zip(*cuts, strict=True))
+    where, maps, lifts = (torch.stack(column).numpy() for column in zip(*areas, strict=True))
+    images = images.contiguous()
+    out = torch.empty_like(images)
+    before, after = images.flatten(2).numpy(), out.flatten(2).numpy()
+    augment(before, offsets.numpy(), where, maps, lifts, boxes, fills, after)
+    return out
 
 
 def shift(images: Tensor, offsets: Tensor) -> Tensor:
@@ -227,32 +290,43 @@ def blur(planes: Tensor, sigma: Tensor, radius: int) -> Tensor:
     return planes
 
 
-def jitter_colours(
-    planes: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor
-) -> Tensor:
-    """Scale brightness, contrast about the mean and saturation, and rotate hue: one linear map per image.
+def colour_maps(
+    brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Linear maps that scale brightness, contrast about the mean and saturation, and rotate hue.
 
     Hue is rotated about the grey axis of RGB (Haeberli 1993, "Matrix Operations for Image Processing").
 
     Args:
-        planes: float ``(N, 3, H, W)``; nothing is clipped.
         brightness, contrast, saturation: factors, ``(N,)``; 1 changes nothing.
         hue: turns, ``(N,)``; 0 changes nothing.
+
+    Returns:
+        Maps, ``(N, 3, 3)``, and lifts, ``(N, 3)``, for `map_colours`.
     """
-    n, _, height, width = planes.shape
-    luma = planes.new_tensor(LUMA)
+    device = brightness.device
+    luma = torch.tensor(LUMA, device=device)
     angle = (2 * math.pi * hue)[:, None, None]
-    eye, third = torch.eye(3, device=planes.device), torch.full((3, 3), 1 / 3, device=planes.device)
+    eye, third = torch.eye(3, device=device), torch.full((3, 3), 1 / 3, device=device)
     # The cross product with (1, 1, 1) / sqrt(3)
-    cross = planes.new_tensor(((0, -1, 1), (1, 0, -1), (-1, 1, 0))) / math.sqrt(3)
+    cross = torch.tensor(((0.0, -1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 1.0, 0.0)), device=device) / math.sqrt(3)
     rotation = angle.cos() * eye + (1 - angle.cos()) * third + angle.sin() * cross
     keep = saturation[:, None, None]
     saturate = keep * eye + (1 - keep) * luma.expand(3, 3)
     gain = (brightness * contrast)[:, None, None]
-    mean = planes.mean((2, 3)) @ luma
-    lift = (brightness * (1 - contrast) * mean)[:, None, None]
-    mapped = torch.baddbmm(lift, gain * (rotation @ saturate), planes.flatten(2))
-    return mapped.view(n, 3, height, width)
+    return gain * (rotation @ saturate), (brightness * (1 - contrast))[:, None] * luma
+
+
+def map_colours(planes: Tensor, maps: Tensor, lifts: Tensor) -> Tensor:
+    """Multiply colours by ``maps`` and add ``lifts @ mean`` to all three: one linear map per image.
+
+    Args:
+        planes: float ``(N, 3, H, W)``; nothing is clipped.
+        maps: ``(N, 3, 3)``.
+        lifts: how often the image's mean red, green and blue are added, ``(N, 3)``.
+    """
+    lift = (lifts * planes.mean((2, 3))).sum(1)[:, None, None]
+    return torch.baddbmm(lift, maps, planes.flatten(2)).view_as(planes)
 
 
 def cut_out(planes: Tensor, boxes: Tensor, colours: Tensor) -> Tensor:
@@ -263,14 +337,17 @@ def cut_out(planes: Tensor, boxes: Tensor, colours: Tensor) -> Tensor:
         boxes: top, bottom, left, right in pixels, ``(N, 4)``; filled are pixels whose centre is inside.
         colours: ``(N, C)``.
     """
+    return torch.where(within(planes, boxes), colours[:, :, None, None], planes)
+
+
+def within(planes: Tensor, boxes: Tensor) -> Tensor:
+    """Which pixels have their centre in boxes ``(N, 4)``, see `cut_out`: bool ``(N, 1, H, W)``."""
     y = torch.arange(planes.shape[2], device=planes.device)[:, None] + 0.5
     x = torch.arange(planes.shape[3], device=planes.device) + 0.5
     top, bottom, left, right = boxes[:, :, None, None].unbind(1)
-    inside = ((y > top) & (y < bottom) & (x > left) & (x < right))[:, None]
-    return torch.where(inside, colours[:, :, None, None], planes)
+    return ((y > top) & (y < bottom) & (x > left) & (x < right))[:, None]
 
 
-def _uniform(planes: Tensor, count: int, generator: Generator) -> Tensor:
-    """Numbers in [0, 1) for each image, ``(N, count)``."""
-    drawn = torch.rand(len(planes), count, generator=generator, device=planes.device)
-    return drawn.to(planes.dtype)
+def _uniform(n: int, count: int, generator: Generator) -> Tensor:
+    """Numbers in [0, 1) for each image, ``(n, count)``, on the generator's device."""
+    return torch.rand(n, count, generator=generator, device=generator.device)

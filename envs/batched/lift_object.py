@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar, Unpack
 
@@ -10,16 +9,10 @@ import mujoco
 import torch
 from torch import Tensor
 
-from tutelage.envs.batched.object_families import (
-    FAMILIES,
-    SLOTS,
-    TRAIN_FAMILIES,
-    ObjectMaker,
-    family_indices,
-)
+from tutelage.envs.batched.object_families import FAMILIES, SLOTS, TRAIN_FAMILIES, ObjectMaker
+from tutelage.envs.batched.object_tasks import ObjectTasks
 from tutelage.envs.batched.rows import Rows
 from tutelage.envs.batched.vec_task import TaskOptions, VecTask
-from tutelage.envs.tasks import BoxTasks
 
 LIFT_HEIGHT = 0.10  # m that the object must have risen
 HOLD_DISTANCE = 0.04  # m between its grasp point and the gripper's, at most: held, not thrown
@@ -54,6 +47,8 @@ class LiftObject(VecTask):
     - ``mass`` (0.05 to 0.25 kg), ``friction`` (0.5 to 1.2, sliding, with fingers and table).
     - ``x``, ``y`` (-0.06 to 0.06 m), ``yaw`` (-pi/2 to pi/2 rad): how it lies at first; (x, y) is its centre
       of mass.
+
+    ``task_space.features(tasks)`` describes shape and pose, for distances between tasks.
 
     Actions (5, in [-1, 1]): what to add to the targets of x, y, z (0.02 m), yaw (0.2 rad) and of both fingers
     (0.012 m each; positive opens).
@@ -101,6 +96,7 @@ class LiftObject(VecTask):
         "body_inertia",
         "body_iquat",
     )
+    task_space: ObjectTasks
     default_obs_view: ClassVar[str] = "privileged"
     default_max_contacts: ClassVar[int] = 40
     default_max_constraints: ClassVar[int] = 160
@@ -108,20 +104,8 @@ class LiftObject(VecTask):
     def __init__(
         self, num_envs: int, *, families: Sequence[str] = TRAIN_FAMILIES, **options: Unpack[TaskOptions]
     ) -> None:
-        self._family_indices = family_indices(families)
-        self.families = tuple(families)
-        self.task_space = BoxTasks(
-            {
-                "family": (0.0, float(len(families))),
-                "scale": (0.014, 0.022),
-                "aspect": (0.0, 1.0),
-                "mass": (0.05, 0.25),
-                "friction": (0.5, 1.2),
-                "x": (-0.06, 0.06),
-                "y": (-0.06, 0.06),
-                "yaw": (-math.pi / 2, math.pi / 2),
-            }
-        )
+        self.task_space = ObjectTasks(families)
+        self.families = self.task_space.families
         super().__init__(num_envs, **options)
 
     def build_spec(self) -> mujoco.MjSpec:
@@ -203,7 +187,7 @@ class LiftObject(VecTask):
     def setup(self) -> None:
         """Ids, constants and buffers."""
         self._maker = ObjectMaker(self.device)
-        self._known = torch.tensor(self._family_indices, device=self.device)
+        self._known = torch.tensor(self.task_space.family_indices, device=self.device)
         self._labels = torch.eye(len(FAMILIES), device=self.device)
         first = self.model.geom("part0").id
         self._parts = slice(first, first + len(SLOTS))

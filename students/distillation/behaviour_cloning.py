@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Generator, Tensor
 
+from tutelage.envs.state import StateDict
 from tutelage.students.distillation.frames import FrameBuffer
 from tutelage.students.distillation.learner import LearningConfig
 from tutelage.students.distillation.method import DistillationMethod
@@ -91,6 +92,14 @@ class BehaviourCloning(DistillationMethod):
             for _ in range(config.updates):
                 ledger.add_update(*learner.update(self.buffer))
         return 1.0
+
+    def own_state(self) -> StateDict:
+        """The shape of the noise, which DART has learnt."""
+        return {"root": self.disturbance.root.clone()}
+
+    def load_own_state(self, state: StateDict) -> None:
+        """Disturb as before."""
+        self.disturbance.root = state["root"].to(self.task.device)
 
 
 def distil(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Generator, Tensor
 
+from tutelage.envs.state import StateDict
 from tutelage.students.distillation.frames import FrameBuffer
 from tutelage.students.distillation.learner import LearningConfig
 from tutelage.students.distillation.method import DistillationMethod
@@ -111,6 +112,14 @@ class Dagger(DistillationMethod):
                 ledger.add_update(*learner.update(self.buffer))
         self.rounds += 1
         return share
+
+    def own_state(self) -> StateDict:
+        """How many rounds there were: beta depends on it."""
+        return {"rounds": self.rounds}
+
+    def load_own_state(self, state: StateDict) -> None:
+        """Go on with the next round."""
+        self.rounds = int(state["rounds"])
 
 
 def distil(

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Generator, Tensor
 
+from tutelage.envs.state import StateDict, StateError
+
 
 class FrameBuffer:
     """A ring of the last steps of `num_envs` environments, allocated at once.
@@ -28,6 +30,8 @@ class FrameBuffer:
     Attributes:
         steps: capacity in steps.
         size: steps stored.
+        added: steps ever added: they are numbered from 0, and the last `size` of them are stored.
+        saved_in: name of the checkpoint that knows all that was stored when it was made; empty: none.
 
     Example:
         >>> buffer = FrameBuffer(6, 2, {"x": torch.zeros(2, 1)}, "cpu")
@@ -47,7 +51,7 @@ class FrameBuffer:
                 "or use fewer environments"
             )
         self.num_envs, self.steps, self.size = num_envs, capacity // num_envs, 0
-        self._next = 0
+        self.added, self.saved_in = 0, ""
         self._fields = {
             name: torch.zeros(
                 self.steps,
@@ -65,9 +69,14 @@ class FrameBuffer:
         """Frames stored."""
         return self.size * self.num_envs
 
+    @property
+    def oldest(self) -> int:
+        """Number of the oldest step stored."""
+        return self.added - self.size
+
     def clear(self) -> None:
         """Forget all frames; episodes that are under way are taken to begin with the next step."""
-        self.size = self._next = 0
+        self.size = 0
 
     def add(self, fields: Mapping[str, Tensor], started: Tensor) -> None:
         """Store one step of all environments; tensors are copied.
@@ -77,12 +86,13 @@ class FrameBuffer:
             started: whether this is the first frame of an episode, bool ``(num_envs,)``. The very first
                 frames of the ring count as first ones.
         """
+        slot = self.added % self.steps
         for name, values in self._fields.items():
-            values[self._next].copy_(fields[name])
-        age = self._age[self._next]
-        age.copy_(self._age[self._next - 1] + 1 if self.size else torch.zeros_like(age))
+            values[slot].copy_(fields[name])
+        age = self._age[slot]
+        age.copy_(self._age[slot - 1] + 1 if self.size else torch.zeros_like(age))
         age.masked_fill_(started, 0)
-        self._next = (self._next + 1) % self.steps
+        self.added += 1
         self.size = min(self.size + 1, self.steps)
 
     def gather(
@@ -97,7 +107,7 @@ class FrameBuffer:
                 Before an episode's first frame that one is repeated, and before the oldest stored one, it.
             age: hand out ``age`` too, int32 ``(...)``: how many frames of its episode came before.
         """
-        oldest = (self._next - self.size) % self.steps
+        oldest = self.oldest % self.steps
         slot = (oldest + step) % self.steps
         found = {}
         for name, values in self._fields.items():
@@ -145,6 +155,74 @@ class FrameBuffer:
         env = torch.randint(self.num_envs, size, generator=generator, device=self.device)
         step = first + torch.arange(length, device=self.device)[:, None]
         return self.gather(step, env.expand(length, batch), stacks, age=True)
+
+    # --- saving ----------------------------------------------------------------------------------------
+
+    @property
+    def step_bytes(self) -> int:
+        """Memory that one step of all environments takes."""
+        kept = (*self._fields.values(), self._age)
+        return sum(values[0].numel() * values.element_size() for values in kept)
+
+    def read(self, first: int, last: int) -> dict[str, Tensor]:
+        """The steps `first` to `last` - 1, by their numbers, and their ``age``; on the CPU.
+
+        What is returned may be a view of the ring: use it, or copy it, before the next `add`.
+
+        Raises:
+            ValueError: when some of them are not stored.
+        """
+        if not self.oldest <= first <= last <= self.added:
+            raise ValueError(
+                f"steps {first} to {last - 1} were asked for; {self.oldest} to {self.added - 1} are stored"
+            )
+        begin = first % self.steps
+        end = begin + last - first
+        over = max(end - self.steps, 0)  # what goes on at the ring's beginning
+        return {
+            name: (torch.cat([values[begin:], values[:over]]) if over else values[begin:end]).cpu()
+            for name, values in {**self._fields, "age": self._age}.items()
+        }
+
+    def write(self, first: int, steps: Mapping[str, Tensor]) -> None:
+        """Put back what `read` gave for the steps from number `first` on; the cursor stays where it is."""
+        slots = torch.arange(first, first + len(steps["age"]), device=self.device) % self.steps
+        for name, values in {**self._fields, "age": self._age}.items():
+            values.index_copy_(0, slots, steps[name].to(self.device))
+
+    def state_dict(self, frames: bool = True) -> StateDict:
+        """What is stored, by value; without `frames`, how much and of what kind alone."""
+        kinds = {
+            name: f"{values.dtype} {list(values.shape[2:])}".removeprefix("torch.")
+            for name, values in self._fields.items()
+        }
+        state: StateDict = {"num_envs": self.num_envs, "steps": self.steps, "fields": kinds}
+        state |= {"added": self.added, "size": self.size}
+        if frames:
+            stored = self.read(self.oldest, self.added)
+            state["frames"] = {name: values.clone() for name, values in stored.items()}
+        return state
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Store what a `state_dict` tells of; one without frames is followed by `write` of all of them.
+
+        Raises:
+            StateError: when it is of a ring of another size or of other fields, with nothing changed.
+        """
+        self.check_state(state)
+        self.added, self.size, self.saved_in = state["added"], state["size"], ""
+        if "frames" in state:
+            self.write(self.oldest, state["frames"])
+
+    def check_state(self, state: StateDict) -> None:
+        """Make sure that a `state_dict` is of a ring like this one; raises StateError."""
+        own = self.state_dict(frames=False)
+        for name in ("num_envs", "steps", "fields"):
+            if state[name] != own[name]:
+                raise StateError(
+                    f"the state is of a ring whose {name} are {state[name]}, those of this one are "
+                    f"{own[name]}; use as many environments and frames, and the same views"
+                )
 
     def _check(self, length: int) -> None:
         if self.size < length:

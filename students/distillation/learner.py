@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 
-from tutelage.students.distillation.losses import check_loss, distillation_loss, masked_mean
+from tutelage.students.distillation.losses import check_loss, distillation_loss
+from tutelage.students.sharded_gradients import ShardedGradients
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.image_augmentation import ImageAugmentation
@@ -38,8 +41,10 @@ class LearningConfig:
             fill it and are left out of the loss. At most ``sequence_length - 1``.
         max_grad_norm: gradients are scaled down to it.
         augmentation: of the images, in learning alone; None for none.
-        threads: of torch while learning; roll-outs use 1. Two were 2.6 times slower than one on 2 cores:
-            handing over costs more than small convolutions gain.
+        shard_size: on a CPU, minibatches are cut into shards of at most so many frames, which threads work
+            at side by side. Each draws its frames and their augmentation from a generator of its own: results
+            depend on this number, but not on `threads`.
+        threads: that work at shards; 0 for all cores that this process may use.
 
     Raises:
         ValueError: for an unknown loss, or a number out of range.
@@ -55,13 +60,24 @@ class LearningConfig:
     burn_in: int = 4
     max_grad_norm: float = 10.0
     augmentation: ImageAugmentation | None = None
-    threads: int = 1
+    shard_size: int = 128
+    threads: int = 0
 
     def __post_init__(self) -> None:
         check_loss(self.loss)
-        for name in ("huber_beta", "learning_rate", "batch_size", "sequence_length", "max_grad_norm"):
+        positive = (
+            "huber_beta",
+            "learning_rate",
+            "batch_size",
+            "sequence_length",
+            "max_grad_norm",
+            "shard_size",
+        )
+        for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if self.threads < 0:
+            raise ValueError(f"threads must be at least 1, or 0 for all cores, not {self.threads}")
         if not 0 <= self.burn_in < self.sequence_length:
             raise ValueError(
                 f"burn_in must be from 0 to sequence_length - 1 = {self.sequence_length - 1}, not "
@@ -82,6 +98,7 @@ class Learner:
 
     def __init__(self, student: VisionStudent, config: LearningConfig, generator: Generator) -> None:
         self.student, self.config, self.generator = student, config, generator
+        self.gradients = ShardedGradients(student, config.threads)
         self.optimizer = torch.optim.Adam(student.parameters(), config.learning_rate, fused=True)
         self.stacks = dict.fromkeys(student.config.images, student.config.frames)
         self.inputs = student.config.views
@@ -118,13 +135,19 @@ class Learner:
         With memory: on sequences, from an empty memory, gradients truncated to the sequence (Werbos 1990).
         """
         config = self.config
-        if not self.recurrent:
-            batch = buffer.sample(config.batch_size, self.generator, self.stacks)
-            return self.step(self.losses(batch, None)[0].mean()), config.batch_size
-        length = min(config.sequence_length, buffer.size)
-        sequences = max(1, config.batch_size // length)
-        batch = buffer.sample_sequences(sequences, length, self.generator, self.stacks)
-        return self.step(self.sequence_loss(batch)), sequences * length
+        length = min(config.sequence_length, buffer.size) if self.recurrent else 1
+        samples = max(1, config.batch_size // length)  # frames, or sequences of them
+        shards = 1 if buffer.device.type == "cuda" else math.ceil(samples * length / config.shard_size)
+        shards = min(shards, samples)
+        parts = [samples // shards + (k < samples % shards) for k in range(shards)]
+        loss = self.gradients(
+            [
+                partial(self._shard_loss, buffer, part, length, generator)
+                for part, generator in zip(parts, self._generators(shards), strict=True)
+            ]
+        )
+        self.descend()
+        return loss, samples * length
 
     def sequence_loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Mean loss of sequences, fields ``(length, sequences, ...)``, from an empty memory.
@@ -132,27 +155,35 @@ class Learner:
         The memory is cleared where an episode begins. A step counts once the memory has had `burn_in` steps
         to fill, or all of its episode.
         """
-        age = batch["age"]
-        losses, _ = self.losses(batch, self.student.start(age.shape[1]))
-        seen = torch.arange(len(age), device=age.device)[:, None]
-        return masked_mean(losses, (seen >= self.config.burn_in) | (age <= seen))
+        total, count = self._sequence_sums(batch, self.student, self.generator)
+        return total / count.clamp(min=1e-8)
 
-    def losses(self, batch: Mapping[str, Tensor], state: StudentState | None) -> tuple[Tensor, StudentState]:
+    def losses(
+        self,
+        batch: Mapping[str, Tensor],
+        state: StudentState | None,
+        student: VisionStudent | None = None,
+        generator: Generator | None = None,
+    ) -> tuple[Tensor, StudentState]:
         """Loss of each sample, and the memory after the last.
 
         Args:
             batch: fields of frames, ``(n, ...)``; with a `state`, of sequences, ``(T, n, ...)``.
             state: before the first step; it is cleared where a step's ``age`` is 0.
+            student: whose; default: the learner's.
+            generator: of augmentation; default: the learner's.
         """
         config = self.config
+        student, generator = student or self.student, generator or self.generator
         inputs = {name: batch[name] for name in self.inputs}
         if config.augmentation is not None:
-            for name in self.student.config.images:
-                inputs[name] = self._augmented(name, inputs[name])
+            for name in student.config.images:  # every frame differently
+                flat = inputs[name].reshape(-1, *student.shapes[name])
+                inputs[name] = config.augmentation(flat, generator).view(inputs[name].shape)
         if state is None:
-            heads = self.student(inputs, self.student.start(len(batch[LABEL])))
+            heads = student(inputs, student.start(len(batch[LABEL])))
         else:
-            heads = self.student.forward_sequence(inputs, state, batch["age"] == 0)
+            heads = student.forward_sequence(inputs, state, batch["age"] == 0)
         losses = distillation_loss(
             config.loss, heads.mean, heads.std, batch[LABEL], batch[DEVIATION], config.huber_beta
         )
@@ -162,12 +193,38 @@ class Learner:
         """Follow the gradient of a loss; return the loss."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.config.max_grad_norm)
-        self.optimizer.step()
+        self.descend()
         return loss.detach()
 
-    def _augmented(self, name: str, images: Tensor) -> Tensor:
-        """Augment images, every frame differently."""
-        assert self.config.augmentation is not None
-        flat = images.reshape(-1, *self.student.shapes[name])
-        return self.config.augmentation(flat, self.generator).view(images.shape)
+    def descend(self) -> None:
+        """Follow the gradients that are there."""
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+
+    def _generators(self, count: int) -> list[Generator]:
+        """A generator for each shard, seeded anew from the learner's; that itself where there is but one."""
+        if count == 1:
+            return [self.generator]
+        seeds = torch.randint(2**62, (count,), generator=self.generator).tolist()
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def _shard_loss(
+        self, buffer: FrameBuffer, count: int, length: int, generator: Generator, student: VisionStudent
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of the losses of newly drawn frames, or sequences of them, and how many losses it is of."""
+        if self.recurrent:
+            batch = buffer.sample_sequences(count, length, generator, self.stacks)
+            return self._sequence_sums(batch, student, generator)
+        batch = buffer.sample(count, generator, self.stacks)
+        losses, _ = self.losses(batch, None, student, generator)
+        return losses.sum(), losses.new_tensor(count)
+
+    def _sequence_sums(
+        self, batch: Mapping[str, Tensor], student: VisionStudent, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of the losses that count, and how many do; see `sequence_loss`."""
+        age = batch["age"]
+        losses, _ = self.losses(batch, student.start(age.shape[1]), student, generator)
+        seen = torch.arange(len(age), device=age.device)[:, None]
+        counts = ((seen >= self.config.burn_in) | (age <= seen)).to(losses.dtype)
+        return (losses * counts).sum(), counts.sum()

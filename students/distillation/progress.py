@@ -6,10 +6,13 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from tutelage.envs.state import StateDict
 
 
 @dataclass(frozen=True)
@@ -196,8 +199,38 @@ class Ledger:
             tuple(self.history),
         )
 
+    def state_dict(self) -> StateDict:
+        """All counts, seconds and reports, by value.
+
+        Raises:
+            RuntimeError: within a round, as its sums are not saved.
+        """
+        counted = (self.frames, self.queries, *self.seconds.values())
+        if self._losses or counted != self._before:
+            raise RuntimeError("a distillation can be saved between rounds alone, e.g. in on_progress")
+        names = [report.name for report in fields(DistillationProgress)]
+        return {
+            "counts": [self.frames, self.queries, self.updates],
+            "seconds": dict(self.seconds),
+            "history": {name: _column([getattr(report, name) for report in self.history]) for name in names},
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go on counting from a `state_dict`: seconds of a budget go on too."""
+        self.frames, self.queries, self.updates = state["counts"]
+        self.seconds = {name: float(state["seconds"][name]) for name in self.seconds}
+        names, columns = state["history"].keys(), state["history"].values()
+        rows = zip(*columns, strict=True)
+        self.history = [DistillationProgress(**dict(zip(names, row, strict=True))) for row in rows]
+        self._begin_round()
+
     def _begin_round(self) -> None:
         self._sums = self._zero.clone()
         self._losses.clear()
         self._trained = 0
         self._before = (self.frames, self.queries, self.seconds["rollout"], self.seconds["learning"])
+
+
+def _column(values: list[Any]) -> Any:
+    """The same number of every report, as a list; tensors as one."""
+    return torch.stack(values) if values and isinstance(values[0], Tensor) else values

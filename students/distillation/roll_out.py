@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor
 
+from tutelage.envs.state import StateDict
+from tutelage.students.vision_student import StudentState
 from tutelage.teachers.experts import check_expert, unknown
 
 if TYPE_CHECKING:
@@ -73,6 +75,33 @@ class RollOut:
             self.started = dones.bool()
             self.state = self.state.reset(self.started)
             ledger.add_step(self.started, extras["success"], (actions - right).abs())
+
+    def state_dict(self) -> StateDict:
+        """The running episodes, by value: the task's state, what it shows now, and the student's memory."""
+        state = self.state
+        return {
+            "task": self.task.state_dict(),
+            # Pictures follow from the task's state, but a GPU may take them anew with another last bit.
+            "obs_dict": {name: view.clone() for name, view in self.obs_dict.items()},
+            "frames": {name: stack.clone() for name, stack in state.frames.items()},
+            "memory": state.memory.detach().clone(),
+            "student_started": state.started.clone(),
+            "started": self.started.clone(),
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue the episodes of a `state_dict`.
+
+        Raises:
+            StateError: when they are of another task, or not of as many environments; nothing has been
+                changed then.
+        """
+        self.task.load_state_dict(state["task"])
+        device = self.task.device
+        self.obs_dict = {name: view.to(device) for name, view in state["obs_dict"].items()}
+        frames = {name: stack.to(device) for name, stack in state["frames"].items()}
+        self.state = StudentState(frames, state["memory"].to(device), state["student_started"].to(device))
+        self.started = state["started"].to(device)
 
 
 def check_fit(task: VecTask, expert: Expert | None, student: VisionStudent) -> None:

@@ -129,3 +129,30 @@ def write_grid(
 def make_grid(tmp_path: Path) -> Callable[..., Path]:
     """`write_grid`, into a folder of this test."""
     return lambda **options: write_grid(tmp_path / "grid", **options)
+
+
+@pytest.fixture(scope="session")
+def reach_expert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained expert for Reach, with a critic; it says that it cost 100 steps and 1.5 s."""
+    import torch
+
+    from tutelage.teachers.experts import ExpertConfig, MLPExpert
+
+    config = ExpertConfig(
+        view="privileged",
+        num_obs=21,
+        num_actions=4,
+        hidden=(8,),
+        critic_view="privileged",
+        num_states=21,
+        critic_hidden=(8,),
+    )
+    generator = torch.Generator().manual_seed(0)
+    tensors = {"log_std": torch.zeros(4)}
+    for part, outputs in (("actor", 4), ("critic", 1)):
+        sizes = {"0.weight": (8, 21), "0.bias": (8,), "2.weight": (outputs, 8), "2.bias": (outputs,)}
+        tensors |= {f"{part}.layers.{k}": 0.3 * torch.randn(s, generator=generator) for k, s in sizes.items()}
+        tensors |= {f"{part}.mean": torch.zeros(21), f"{part}.scale": torch.ones(21)}
+    folder = tmp_path_factory.mktemp("expert")
+    MLPExpert(config, tensors, {"seconds": 1.5, "steps": 100, "gamma": 0.99}).save(folder)
+    return folder

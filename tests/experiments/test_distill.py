@@ -1,72 +1,77 @@
-"""`tutelage distill` from end to end on the smallest of budgets, and what it refuses before it begins."""
+"""One cell of `tutelage distill` on the smallest of budgets, and what the command refuses at once."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tutelage.experiments import distill_run
-from tutelage.experiments.distill import DistillConfig, checked, distill, read_results
+from tutelage.experiments.distill import DistillConfig, checked, distill, make_task, only
+from tutelage.experiments.distill_expert import make_expert
+from tutelage.experiments.distill_methods import METHODS
+from tutelage.experiments.distill_presets import PRESETS, QUICK_FRAMES, on_the_way, test_sets
+from tutelage.experiments.distill_record import StudentRecord
+from tutelage.experiments.distill_run import read_results, run_cell
 from tutelage.experiments.folders import FolderError
-from tutelage.students.vision_student import VisionStudent
-from tutelage.teachers.experts import ExpertConfig, MLPExpert
+from tutelage.students.aligned_student import AlignedStudent, load_student
+from tutelage.students.distillation.evaluation import Evaluation
+from tutelage.teachers.experts import MLPExpert
+
+test_sets.__test__ = False  # type: ignore[attr-defined]  # a name of the domain, not a test
 
 FRAMES = 8 * 25 * 3  # three rounds of eight environments
-
-
-@pytest.fixture(scope="module")
-def expert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained expert for Reach."""
-    config = ExpertConfig(view="privileged", num_obs=21, num_actions=4, hidden=(8,))
-    generator = torch.Generator().manual_seed(0)
-    sizes = {
-        "0.weight": (8, 21),
-        "0.bias": (8,),
-        "2.weight": (4, 8),
-        "2.bias": (4,),
-    }
-    tensors = {
-        f"actor.layers.{name}": 0.3 * torch.randn(size, generator=generator) for name, size in sizes.items()
-    }
-    tensors |= {"actor.mean": torch.zeros(21), "actor.scale": torch.ones(21), "log_std": torch.zeros(4)}
-    folder = tmp_path_factory.mktemp("expert")
-    MLPExpert(config, tensors, {"seconds": 1.5, "steps": 100}).save(folder)
-    return folder
 
 
 @pytest.fixture(autouse=True)
 def few_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Learn next to nothing, at once."""
-    whole = distill_run.method_config
+    whole = distill_run.method_settings
 
-    def part(config: DistillConfig) -> Any:
-        settings = whole(config)
-        learning = replace(settings.learning, batch_size=16, sequence_length=8, threads=1)
-        few = {"updates": 2} if hasattr(settings, "updates") else {"rollout_steps": 25, "epochs": 1}
+    def part(config: DistillConfig, method: str) -> Any:
+        settings = whole(config, method)
+        learning = replace(settings.learning, batch_size=16, sequence_length=8)
+        few = {"updates": 2} if hasattr(settings, "updates") else {}
+        if method == "on-policy":
+            few = {"rollout_steps": 25, "epochs": 1}
         return replace(settings, learning=learning, **few)
 
-    monkeypatch.setattr(distill_run, "method_config", part)
+    monkeypatch.setattr(distill_run, "method_settings", part)
 
 
 @pytest.fixture
-def config(expert: Path, tmp_path: Path) -> DistillConfig:
+def config(reach_expert: Path, tmp_path: Path) -> DistillConfig:
     return DistillConfig(
         "reach",
-        expert=expert,
+        expert=reach_expert,
         out=tmp_path,
         cameras=("front",),
-        size=32,
+        size=16,
         num_envs=8,
         frames=FRAMES,
-        episodes=6,
-        evaluations=1,
+        episodes=4,
+        evaluations=2,
+        workers=2,
+        clips=False,
     )
 
 
-def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+def run(config: DistillConfig, method: str = "dagger", seed: int = 0) -> Path:
+    """Make the expert of a seed and run a cell in this process; return its folder."""
+    config = checked(replace(config, method=(method,)))
+    values = {"config": only(config, method).to_json(), "seed": seed}
+    if METHODS[method].expert != "nothing":
+        make_expert(values, config.folder / f"experts/seed-{seed}")
+    folder = config.folder / method / f"seed-{seed}"
+    run_cell(values, folder)
+    return folder
+
+
+def logged(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Scalars by tag; images are there without any."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), size_guidance={"images": 0})
@@ -75,92 +80,103 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return found | {tag: [] for tag in events.Tags()["images"]}
 
 
-def test_a_run_from_end_to_end(config: DistillConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    assert distill(replace(config, seeds=2)) == 0
-    printed = capsys.readouterr().out
-    for seed in (0, 1):
-        folder = config.folder / f"seed-{seed}"
-        results = read_results(folder)
-        assert results["frames"] == results["queries"] == FRAMES
-        assert results["updates"] == 3 * 2
-        parts = [results[f"{part}_seconds"] for part in ("expert", "rollout", "learning", "evaluation")]
-        assert results["total_seconds"] == pytest.approx(sum(parts))
-        assert parts[0] == 0  # it was given
-        student = VisionStudent.load(folder / "student")
-        assert student.config.images == ("front/rgb",)
-        assert student.config.fovy == 44  # of Reach's camera
-        assert MLPExpert.load(folder / "expert").facts["steps"] == 100
-        assert json.loads((folder / "config.json").read_text())["seed"] == seed
-        logged = scalars(folder)
-        assert logged["success/student"][-1] == (FRAMES, pytest.approx(results["held_out_success"]))
-        assert {"success/expert", "success_by_second/student", "distillation/loss"} <= set(logged)
-        assert {"student/sees_in_training", "student/sees_in_evaluation"} <= set(logged)
-        assert "clip/expert_above_student" in logged
-        assert {f"action_error/{joint}" for joint in ("yaw", "shoulder", "elbow", "wrist")} <= set(logged)
-        assert [step for step, _ in logged["distillation/loss"]] == [200, 400, 600]
-    assert "mean" in printed
-    assert f"tensorboard --logdir {config.folder}" in printed
+def test_a_cell_from_end_to_end(config: DistillConfig) -> None:
+    folder = run(replace(config, clips=True, saliency=True))
+    results = read_results(folder)
+    assert results["frames"] == results["queries"] == FRAMES
+    assert results["updates"] == 3 * 2
+    assert (results["expert_steps"], results["environment_steps"]) == (0, FRAMES)  # the expert was given
+    parts = [results[f"{part}_seconds"] for part in ("expert", "rollout", "learning", "evaluation")]
+    assert results["total_seconds"] == pytest.approx(sum(parts))
+    assert parts[0] == 0
+    sets = {"held-out looks", "training looks", "looks beyond"}
+    assert set(results["success"]) == set(results["expert_success"]) == sets
+    assert set(results["action_error"]) == {"yaw", "shoulder", "elbow", "wrist"}
+    student = load_student(folder / "student")
+    assert student.config.images == ("front/rgb",)
+    assert student.config.fovy == 44  # of Reach's camera
+    assert MLPExpert.load(config.folder / "experts/seed-0").facts["steps"] == 100
+    assert json.loads((folder / "config.json").read_text())["method"] == "dagger"
+    assert not (folder / "checkpoint").exists()
+    names = {path.stem for path in (folder / "pictures").iterdir()}
+    assert names == sets | {"training", "saliency", "beside what the expert knows"}
+
+    tags = logged(folder)
+    assert [step for step, _ in tags["distillation/loss"]] == [200, 400, 600]
+    assert tags["cost/environment_steps"][-1] == (FRAMES, FRAMES)
+    # due at 0 and 1/2 of the budget, hence after rounds 1 and 2, and at the end
+    assert [step for step, _ in tags["success_on_held-out_looks/student"]] == [200, 400, 600]
+    assert tags["success_on_held-out_looks/student"][-1][1] == results["success"]["held-out looks"]
+    assert {"student/sees/held-out", "student/sees/beside_what_the_expert_knows"} <= set(tags)
+    assert {"clip/expert_above_student", "student/sees/saliency", "action_error/elbow"} <= set(tags)
+    assert "success_on_held-out_looks/student_by_second" in logged(folder / "by_second")
 
 
-def test_finished_seeds_are_not_run_again(
-    config: DistillConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = replace(config, clips=False, evaluations=0)
-    distill(config)
-    first = read_results(config.folder / "seed-0")
-    begun = []
-    monkeypatch.setattr(distill_run.SeedRun, "run", lambda self: begun.append(self.seed), raising=True)
-    distill(replace(config, seeds=2))
-    assert begun == [1]
-    assert distill(replace(config, workers=2, seeds=1)) == 0
-    assert read_results(config.folder / "seed-0") == first
-    assert "finished before" in capsys.readouterr().out
-    with pytest.raises(FolderError, match="another configuration \\(different: loss\\)"):
-        distill(replace(config, loss="mse"))
-
-
-def test_same_seed_same_results(config: DistillConfig, tmp_path: Path) -> None:
+def test_same_seed_same_student(config: DistillConfig, tmp_path: Path) -> None:
     weights = []
-    for out in ("a", "b"):
-        again = replace(config, out=tmp_path / out, clips=False, evaluations=2 * (out == "b"))
-        distill(again)
-        weights.append(VisionStudent.load(again.folder / "seed-0" / "student").state_dict())
+    for out, evaluations in (("a", 0), ("b", 2)):
+        folder = run(replace(config, out=tmp_path / out, evaluations=evaluations))
+        weights.append(load_student(folder / "student").state_dict())
     for one, other in zip(weights[0].values(), weights[1].values(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_a_failed_seed_says_so_and_is_tried_again(
-    config: DistillConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(self: Any) -> None:
-        raise RuntimeError("no more memory")
-
-    config = replace(config, clips=False, evaluations=0)
-    with monkeypatch.context() as patch:
-        patch.setattr(distill_run.SeedRun, "run", fail)
-        with pytest.raises(RuntimeError, match="no more memory"):
-            distill(config)
-    status = json.loads((config.folder / "seed-0" / "status.json").read_text())
-    assert status == {"state": "failed", "message": "RuntimeError: no more memory"}
-    distill(config)
-    assert read_results(config.folder / "seed-0")
+def test_methods_without_an_expert_need_none(config: DistillConfig) -> None:
+    results = read_results(run(replace(config, frames=200, evaluations=0), "pixels-ppo"))
+    assert not (config.folder / "experts").exists()
+    assert results["queries"] == results["expert_steps"] == results["expert_seconds"] == 0
+    assert results["share_of_expert"] is results["action_error"] is None
 
 
-@pytest.mark.parametrize("method", ["bc", "on-policy"])
-def test_other_methods_and_pictures(method: str, config: DistillConfig) -> None:
-    config = replace(
-        config, method=method, obs="rgbd", memory=4, cameras=("front", "wrist"), augment="shift", loss="kl"
-    )
-    assert distill(replace(config, head="gaussian", looks="mild")) == 0
-    student = VisionStudent.load(config.folder / "seed-0" / "student")
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=pytest.mark.slow) for name in METHODS if name != "dagger"]
+)
+def test_every_method_fills_a_cell(method: str, config: DistillConfig) -> None:
+    folder = run(replace(config, evaluations=0), method)
+    results, card = read_results(folder), METHODS[method]
+    assert FRAMES <= results["frames"] < 2 * FRAMES
+    assert (results["queries"] > 0) == (card.expert == "labels")
+    student = load_student(folder / "student")
+    assert isinstance(student, AlignedStudent) == card.aligned
+    assert (student.critic is not None) == (card.critic is not None)
+
+
+def test_every_method_can_be_made(config: DistillConfig) -> None:
+    names = tuple(METHODS)
+    assert checked(replace(config, method=names, workers=1)).method == names
+
+
+def test_other_pictures(config: DistillConfig) -> None:
+    config = replace(config, obs="rgbd", memory=4, cameras=("front", "wrist"), augment="shift", loss="kl")
+    folder = run(replace(config, head="gaussian", looks="mild", evaluations=0), "on-policy")
+    student = load_student(folder / "student")
     assert student.config.images == ("front/rgb", "front/depth", "wrist/rgb", "wrist/depth")
+
+
+def test_points_of_depth_and_clips_in_rgb(config: DistillConfig) -> None:
+    config = replace(config, obs="depth", encoder="points", evaluations=0, augment="none", clips=True)
+    assert "clip/expert_above_student" in logged(run(replace(config, frames=200, saliency=True)))
+
+
+def test_an_expert_plays_the_same_episodes_without_pictures(config: DistillConfig) -> None:
+    config, views = checked(config), []
+    for looks, pictures in (("none", False), ("held-out", True)):
+        task = make_task(config, 3, looks, 0, pictures=pictures)
+        tasks = task.task_space.sample(np.random.default_rng(0), 3)
+        views.append(task.start([0, 1, 2], tasks, [5, 6, 7])["privileged"])
+        task.close()
+    assert torch.equal(*views)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"task": "reech"}, "unknown batched task 'reech'; did you mean 'reach'"),
-        ({"method": "dager"}, "unknown method 'dager'; did you mean 'dagger'"),
+        ({"method": ("dagger", "kickstartin")}, "unknown method 'kickstartin'; did you mean 'kickstarting'"),
+        ({"method": ("bc", "bc")}, "--method names one twice: bc bc"),
+        ({"method": ()}, "name at least one method"),
+        ({"method": ("bc",), "baseline": "dager"}, "unknown baseline 'dager'; did you mean 'dagger'"),
+        ({"method": ("aacd",), "head": "deterministic"}, "aacd draws actions: it needs --head gaussian"),
         ({"obs": "rbgd"}, "unknown obs 'rbgd'; did you mean 'rgbd'"),
         ({"cameras": ("frnt",)}, "no camera 'frnt'; did you mean 'front'"),
         ({"loss": "huuber"}, "unknown loss 'huuber'; did you mean 'huber'"),
@@ -168,6 +184,7 @@ def test_other_methods_and_pictures(method: str, config: DistillConfig) -> None:
         ({"encoder": "nature"}, "NatureCNN needs images of at least 36 x 36"),
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"frames": -5}, "a budget needs frames or seconds above 0"),
+        ({"seconds": 0.0}, "a budget needs frames or seconds above 0"),
         ({"task": "ball-balance"}, r"the expert reads \(21,\) numbers in the view 'privileged'"),
         ({"expert": Path("nowhere")}, "nowhere"),
     ],
@@ -180,18 +197,91 @@ def test_what_does_not_exist_is_refused_before_anything_begins(
     assert not list(tmp_path.iterdir())
 
 
-def test_points_of_depth(config: DistillConfig) -> None:
-    assert distill(replace(config, obs="depth", encoder="points", evaluations=0, augment="none")) == 0
-    logged = scalars(config.folder / "seed-0")
-    assert "clip/expert_above_student" in logged  # in RGB, though the student sees depth alone
+def test_an_expert_without_a_critic_is_refused_where_one_is_needed(
+    config: DistillConfig, reach_expert: Path, tmp_path: Path
+) -> None:
+    expert = MLPExpert.load(reach_expert)
+    blind = replace(expert.config, critic_view=None, num_states=0, critic_hidden=())
+    tensors = {k: v for k, v in expert.state_dict().items() if not k.startswith("critic")}
+    MLPExpert(blind, tensors).save(tmp_path / "blind")
+    with pytest.raises(ValueError, match="critic"):
+        checked(replace(config, method=("aacd",), expert=tmp_path / "blind"))
+    checked(replace(config, method=("dagger",), expert=tmp_path / "blind"))
 
 
-def test_defaults_of_a_task() -> None:
+def test_presets_and_defaults_of_a_task() -> None:
     reach = checked(DistillConfig("reach", num_envs=2))
-    assert (reach.cameras, reach.stack) == (("front", "wrist"), 1)
-    ball = checked(DistillConfig("ball-balance"))
-    assert (ball.cameras, ball.stack) == (("front",), 3)
-    assert checked(DistillConfig("ball-balance", memory=64)).stack == 1
-    assert DistillConfig("reach", seconds=60.0).budget == {"frames": None, "seconds": 60.0}
-    quick, standard = (DistillConfig("reach", preset=name).budget["frames"] for name in ("quick", "standard"))
-    assert standard == 8 * quick
+    assert (reach.cameras, reach.stack, reach.frames) == (("front", "wrist"), 1, QUICK_FRAMES["reach"])
+    assert (reach.seeds, reach.evaluations, reach.episodes) == (1, 6, 256)
+    ball = checked(DistillConfig("ball-balance", memory=64, preset="standard", seeds=2))
+    assert (ball.cameras, ball.stack, ball.seeds) == (("front",), 1, 2)
+    assert ball.frames == 8 * QUICK_FRAMES["ball-balance"]
+    assert list(DistillConfig("reach", preset="paper", first_seed=3).seed_numbers) == [*range(3, 13)]
+    assert PRESETS["paper"].scale > PRESETS["standard"].scale > PRESETS["quick"].scale == 1
+    timed = checked(DistillConfig("reach", seconds=60.0, num_envs=2))
+    assert timed.budget == {"frames": None, "seconds": 60.0}
+    assert checked(DistillConfig.from_json(timed.to_json())) == timed
+
+
+def test_objects_that_no_training_shows() -> None:
+    assert on_the_way("reach") == ("held-out looks",)
+    assert on_the_way("lift-object") == ("held-out looks", "held-out objects")
+    assert list(test_sets("lift-object", "mild").items()) == [
+        ("held-out looks", ("held-out", False)),
+        ("held-out objects", ("held-out", True)),
+        ("training looks", ("mild", False)),
+        ("looks beyond", ("beyond", False)),
+    ]
+    config = checked(DistillConfig("lift-object", size=16))
+    tasks = [make_task(config, 1, "held-out", 0, held_out=held_out) for held_out in (False, True)]
+    assert not {*tasks[0].families} & {*tasks[1].families}  # type: ignore[attr-defined]
+    for task in tasks:
+        task.close()
+
+
+def test_a_folder_of_other_settings_is_refused(config: DistillConfig) -> None:
+    config = replace(config, frames=200, evaluations=0)
+    folder = run(config)
+    before = (folder / "results.json").stat().st_mtime_ns
+    run(replace(config, threads=2, workers=1, preset="paper", seeds=3))  # decide nothing
+    assert (folder / "results.json").stat().st_mtime_ns == before
+    with pytest.raises(FolderError, match="another configuration \\(different: loss\\)"):
+        distill(replace(config, loss="mse"))
+    with pytest.raises(FolderError, match="another configuration \\(different: episodes\\)"):
+        run(replace(config, episodes=5))
+
+
+def evaluation(successes: list[bool]) -> Evaluation:
+    count = len(successes)
+    return Evaluation(
+        np.zeros((count, 1)), np.array(successes), np.arange(count, dtype=float), np.full(count, 9)
+    )
+
+
+def test_a_record_continues_where_the_checkpoint_was(config: DistillConfig, tmp_path: Path) -> None:
+    config = replace(config, evaluations=4, episodes=2)
+    expert = {"seconds": 10.0, "steps": 5, "success": {"held-out looks": 1.0}}
+    record = StudentRecord(config, tmp_path, expert)
+    record.open(0, 0.0, resumed=False)
+    due = [record.due(share) for share in (0.1, 0.2, 0.3, 0.8, 0.9, 1.0)]
+    assert due == [0.0, None, 0.25, 0.75, None, None]  # 1/2 was passed by the round that came to 0.8
+    for frames, share in ((10, 0.0), (30, 0.25), (80, 0.75)):
+        record.add("held-out looks", evaluation([True, False]), frames, frames / 10, share, took=2.0)
+    record.write()
+    record.close()
+
+    again = StudentRecord(config, tmp_path, expert)
+    again.resume(30)
+    assert again.evaluations.columns()["step"].tolist() == [10, 10, 30, 30]
+    assert (again.evaluated, again.evaluation_seconds) == (2, 4.0)
+    assert [again.due(share) for share in (0.4, 0.5)] == [None, 0.5]
+    again.open(30, 3.0, resumed=True)
+    again.add("held-out looks", evaluation([True, True]), 50, 5.0, 0.5, took=2.0)
+    again.status("running", 50, 5.0)
+    again.write()
+    again.close()
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status["scores"] == [[10, 50.0], [30, 50.0], [50, 100.0]]
+    assert logged(tmp_path)["success_on_held-out_looks/student"] == [(10, 0.5), (30, 0.5), (50, 1.0)]
+    by_second = logged(tmp_path / "by_second")["success_on_held-out_looks/student_by_second"]
+    assert by_second == [(11, 0.5), (13, 0.5), (15, 1.0)]  # ten of them the expert's

@@ -212,7 +212,7 @@ def test_rsl_rl_trains_experts() -> None:
         ({"steps": 0}, "steps must be at least 1"),
         ({"config": SMALL}, "method 'sb3' takes a StudentConfig, not RslRlPPOConfig"),
         ({"config": student(), "method": "rsl_rl"}, "method 'rsl_rl' takes an RslRlPPOConfig"),
-        ({"method": "rsl_rl", "task_teacher": "riac"}, "task teachers drive method='sb3' only"),
+        ({"method": "rsl_rl", "task_teacher": "riac"}, "go with method='sb3' only"),
         ({"task_teacher": "alp-gm", "config": student()}, "no task teacher 'alp-gm'; did you mean 'alp-gmm'"),
         ({"config": StudentConfig("sac", n_envs=4)}, "SAC with SACPolicy cannot be made an expert"),
         ({"config": student(use_sde=True)}, "gSDE"),
@@ -270,12 +270,13 @@ def test_it_computes_what_sb3_computes(activation: str, net_arch: Any, normalize
         theirs: Any = model.policy.get_distribution(tensors).distribution
         torch.testing.assert_close(advice.mean, theirs.mean, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(advice.std, theirs.stddev)
+        # SB3's critic tells returns of normalised rewards
+        scale = 1.0 if normalizer is None else float(np.sqrt(normalizer.ret_rms.var + normalizer.epsilon))
         assert advice.value is not None
-        torch.testing.assert_close(
-            advice.value, model.policy.predict_values(tensors)[:, 0], atol=1e-4, rtol=1e-5
-        )
-    scale = 1.0 if normalizer is None else float(np.sqrt(normalizer.ret_rms.var + normalizer.epsilon))
-    assert expert.facts["reward_scale"] == pytest.approx(scale)
+        theirs = scale * model.policy.predict_values(tensors)[:, 0]
+        torch.testing.assert_close(advice.value, theirs, atol=3e-4, rtol=1e-5)
+    assert expert.reward_scale == expert.facts["reward_scale"] == pytest.approx(scale)
+    assert expert.gamma == expert.facts["gamma"] == model.gamma
 
 
 def test_later_training_does_not_change_it() -> None:
@@ -312,6 +313,7 @@ def test_it_computes_what_rsl_rl_computes() -> None:
         torch.testing.assert_close(value, policy.value(obs_dict))
     torch.testing.assert_close(expert.act(obs_dict), policy.act(obs_dict))
     assert expert.view_sizes == {"policy": 2, "privileged": 3}
+    assert (expert.reward_scale, expert.gamma) == (1.0, policy.config.gamma)
 
 
 class Wide(gymnasium.Env[Any, Any]):
@@ -371,7 +373,7 @@ def cell(folder: Path, env: str, model: Any, normalize: bool = True) -> None:
     """What a finished cell of `tutelage compare` leaves, as far as an expert needs it."""
     save_student(folder / "student", model, replay_buffer=False)
     config = StudentConfig(
-        kwargs={"policy_kwargs": {"activation_fn": "ELU"}},
+        kwargs={"gamma": model.gamma, "policy_kwargs": {"activation_fn": "ELU"}},
         normalize_observations=normalize,
         normalize_rewards=normalize,
     )

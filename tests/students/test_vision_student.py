@@ -472,8 +472,11 @@ def test_sb3_fine_tunes_a_student() -> None:
 
     camera = CameraConfig("front", 16, 16, ("rgb", "depth"))
     task = Reach(4, cameras=[camera], threads=1)
-    config = VisionConfig(images=RGBD, hidden=(16,), critic_hidden=(8,), precision="float32", init_std=0.2)
+    settings: dict[str, Any] = {"hidden": (16,), "critic_hidden": (8,), "critic_view": "student"}
+    config = VisionConfig(images=RGBD, precision="float32", init_std=0.2, **settings)
     made = VisionStudent.of_task(config, task)
+    assert made.critic is not None
+    made.critic.follow(torch.tensor([3.0, 9.0]))
     weights = {name: tensor.clone() for name, tensor in made.state_dict().items()}
     env = SB3VecTask(task, views=(*RGBD, "policy"))
     model = PPO(
@@ -486,6 +489,10 @@ def test_sb3_fine_tunes_a_student() -> None:
     predicted, _ = model.predict(numpy_views, deterministic=True)  # type: ignore[arg-type]
     np.testing.assert_allclose(predicted, actions.numpy(), atol=1e-5)
     assert model.policy.log_std.exp().tolist() == pytest.approx([0.2] * 4)
+    tensors, _ = model.policy.obs_to_tensor(numpy_views)  # type: ignore[arg-type]
+    torch.testing.assert_close(
+        model.policy.predict_values(tensors)[:, 0], made(obs_dict, made.start(4)).value, atol=1e-4, rtol=1e-5
+    )
     model.learn(32)
     assert model._n_updates == 2
     stem = model.policy.features_extractor.student.encoder.stem.weight
@@ -501,6 +508,8 @@ def test_what_sb3_cannot_take() -> None:
     for wrong in ({"memory": 4}, {"frames": 2}):
         with pytest.raises(ValueError, match="distil one with frames=1 and memory=0"):
             sb3_policy_kwargs(student(**wrong))
+    with pytest.raises(ValueError, match="has ELU between its layers"):
+        sb3_policy_kwargs(student(critic_view="student", critic_activation="Tanh"))
     import gymnasium
 
     space = gymnasium.spaces.Dict({"policy": gymnasium.spaces.Box(-1, 1, (5,))})

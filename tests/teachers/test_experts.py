@@ -77,6 +77,20 @@ def test_advice_by_hand() -> None:
     torch.testing.assert_close(expert.act(OBSERVATIONS), torch.tensor([[0.5], [1.0], [-1.0]]))
 
 
+def test_values_are_of_the_tasks_rewards() -> None:
+    """The critic was trained on a quarter of them."""
+    tensors = linear().state_dict()
+    expert = MLPExpert(LINEAR, tensors, {"reward_scale": 4.0, "gamma": 0.9})
+    value = expert.advise(OBSERVATIONS).value
+    assert value is not None
+    torch.testing.assert_close(value, 4 * torch.tensor([-1.0, 2.0, -5.0]))
+    assert (expert.reward_scale, expert.gamma) == (4.0, 0.9)
+    assert (linear().reward_scale, linear().gamma) == (1.0, None)
+    for wrong in (0.0, -1.0, math.inf):
+        with pytest.raises(ValueError, match="reward_scale must be above 0"):
+            MLPExpert(LINEAR, tensors, {"reward_scale": wrong})
+
+
 def test_every_answer_is_counted() -> None:
     expert = linear()
     expert.advise(OBSERVATIONS)

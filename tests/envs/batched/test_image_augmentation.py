@@ -3,16 +3,21 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from tutelage.envs.batched import image_augmentation
+from tutelage.envs.batched.augmentation_kernel import augment as kernel
 from tutelage.envs.batched.image_augmentation import (
     LUMA,
     ImageAugmentation,
     blur,
+    colour_maps,
     cut_out,
-    jitter_colours,
+    map_colours,
     shift,
+    within,
 )
 
 EVERYTHING = ImageAugmentation.strong()
@@ -23,6 +28,7 @@ SINGLE = {
     "contrast": 0.5,
     "saturation": 0.9,
     "hue": 0.3,
+    "swap": 0.9,
     "noise": 20.0,
     "cutouts": 2,
 }
@@ -129,7 +135,7 @@ def test_colours_by_hand():
     one, zero = torch.ones(1), torch.zeros(1)
 
     def jitter(*, b=one, c=one, s=one, h=zero):
-        return jitter_colours(pixels, b, c, s, h)
+        return map_colours(pixels, *colour_maps(b, c, s, h))
 
     luma = (pixels[0] * torch.tensor(LUMA).view(3, 1, 1)).sum(0)
     torch.testing.assert_close(jitter(), pixels)
@@ -227,3 +233,70 @@ def test_wrong_images_are_refused(images, message):
 def test_wrong_amounts_are_refused(name, value):
     with pytest.raises(ValueError, match=name):
         ImageAugmentation(**{name: value})
+
+
+def test_one_pass_is_the_same_as_step_by_step(monkeypatch):
+    """On a CPU, without blur and noise, bytes are augmented by a kernel; elsewhere by tensor operations."""
+    augment = ImageAugmentation(
+        shift=5,
+        brightness=0.5,
+        contrast=0.5,
+        saturation=0.8,
+        hue=0.2,
+        swap=0.5,
+        patches=2,
+        cutouts=2,
+        cutout_size=0.6,
+    )
+    for changes in ({}, {"cutouts": 0, "patches": 0}, {"shift": 0}, {"shift": 30}):
+        some = replace(augment, **changes)
+        whole = some._rgb(rgb(), generator())
+        with monkeypatch.context() as patch:
+            patch.setattr(image_augmentation, "_in_one_pass", step_by_step)
+            steps = some._rgb(rgb(), generator())
+        difference = (whole.int() - steps.int()).abs()
+        assert difference.max() <= 1  # rounded sums in another order
+        assert (difference > 0).float().mean() < 0.01
+
+
+def step_by_step(images, offsets, areas, cuts):
+    moved = shift(images, offsets).permute(0, 3, 1, 2).float()
+    planes = map_colours(moved, *areas[0][1:])
+    for box, maps, lifts in areas[1:]:
+        planes = torch.where(within(planes, box), map_colours(moved, maps, lifts), planes)
+    for box, colour in cuts:
+        planes = cut_out(planes, box, colour)
+    return (planes + 0.5).clamp(0, 255).byte().permute(0, 2, 3, 1)
+
+
+def test_swap_exchanges_green_and_blue():
+    images = rgb()
+    swapped = ImageAugmentation(swap=1.0)(images, generator())
+    assert (swapped.int() - images[..., [0, 2, 1]].int()).abs().max() <= 1
+    half = ImageAugmentation(swap=0.5)(images, generator())
+    same = (half.int() - images.int()).abs().flatten(1).amax(1) <= 1
+    assert 10 <= same.sum() <= 30  # of 40: binomial, beyond it once in 1,000
+
+
+def test_kernel_fills_pixels_whose_centre_is_inside():
+    """4 x 5 pixels: rows 1 and 2 have centres (1.5, 2.5) from 0.6 to 3.4, columns 3 and 4 beyond 2.5."""
+    image, out = np.zeros((1, 4, 15), np.uint8), np.empty((1, 4, 15), np.uint8)
+    box = np.array([[[0.6, 3.4, 2.5, 9.0]]], np.float32)
+    colour = np.array([[[10.4, 20.6, 255.0]]], np.float32)
+    whole, same = np.array([[[0, 4, 0, 5]]], np.float32), np.eye(3, dtype=np.float32)[None, None]
+    no_lift, no_offset = np.zeros((1, 1, 3), np.float32), np.zeros((1, 2), np.int64)
+    kernel(image, no_offset, whole, same, no_lift, box, colour, out)
+    expected = np.zeros((4, 5, 3), np.uint8)
+    expected[1:3, 3:] = (10, 21, 255)
+    np.testing.assert_array_equal(out[0].reshape(4, 5, 3), expected)
+
+
+def test_a_patch_has_colours_of_its_own():
+    images = torch.full((200, 12, 10, 3), 100, dtype=torch.uint8)
+    after = ImageAugmentation(brightness=0.5, patches=1)(images, generator())[..., 0].flatten(1)
+    colours = torch.tensor([len(image.unique()) for image in after])
+    assert colours.max() == 2
+    # the others have a patch between pixels, or of nearly the same brightness
+    assert (colours == 2).float().mean() > 0.7
+    assert after.min() < 60
+    assert after.max() > 140

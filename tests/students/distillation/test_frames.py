@@ -109,3 +109,32 @@ def test_depth_is_kept_in_half_the_memory_and_nothing_stays_infinite() -> None:
 def test_a_ring_smaller_than_a_step_is_refused() -> None:
     with pytest.raises(ValueError, match="2 frames holds no step of 3 environments"):
         make(2)
+
+
+rounds = st.lists(st.integers(0, 5), min_size=1, max_size=6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rounds, st.integers(1, 6), st.integers(1, 4))
+def test_a_ring_read_in_parts_is_the_same_ring(added: list[int], steps: int, length: int) -> None:
+    fields = {"x": torch.zeros(2, 1), "depth": torch.zeros(2, 2, 2)}
+    ring, other = (FrameBuffer(2 * steps, 2, fields, "cpu") for _ in range(2))
+    t = 0
+    for count in added:
+        for _ in range(count):
+            x = torch.tensor([[10.0 * t], [10.0 * t + 1]])
+            ring.add({"x": x, "depth": x[:, :, None].expand(2, 2, 2)}, torch.tensor([t % 3 == 0, False]))
+            t += 1
+    assert (ring.added, ring.oldest) == (t, max(0, t - steps))
+    other.load_state_dict(ring.state_dict(frames=False))
+    for first in range(ring.oldest, ring.added, length):
+        other.write(first, ring.read(first, min(first + length, ring.added)))
+    step = torch.arange(ring.size)[:, None].expand(-1, 2)
+    env = torch.arange(2).expand(ring.size, -1)
+    for _ in range(2):
+        one, two = (buffer.gather(step, env, {"x": 3}, age=True) for buffer in (ring, other))
+        assert all(torch.equal(one[name], two[name]) for name in one)
+        for buffer in (ring, other):  # and goes on alike
+            buffer.add({"x": torch.ones(2, 1), "depth": torch.ones(2, 2, 2)}, torch.tensor([False, True]))
+    with pytest.raises(ValueError, match=f"{ring.oldest} to {ring.added - 1} are stored"):
+        ring.read(ring.oldest - 1, ring.added)

@@ -9,9 +9,9 @@ from tutelage.students.distillation.losses import (
     distillation_loss,
     gaussian_kl,
     huber,
-    masked_mean,
     mse,
     sigma_weighted,
+    tempered,
 )
 
 MEAN, TARGET = torch.tensor([[0.5, -1.0]]), torch.tensor([[0.4, 1.0]])
@@ -52,12 +52,43 @@ def test_unknown_loss_names_the_nearest() -> None:
         distillation_loss("hubr", MEAN, None, TARGET, TARGET_STD)
 
 
-def test_no_gradient_where_the_mask_is_zero() -> None:
-    mean = torch.tensor([[1.0], [2.0], [1e9], [4.0]], requires_grad=True)
-    loss = masked_mean(mse(mean, torch.zeros(4, 1)), torch.tensor([True, False, False, True]))
-    loss.backward()
-    assert loss.item() == (1 + 16) / 2
-    assert mean.grad is not None
-    assert mean.grad.flatten().tolist() == [1.0, 0.0, 0.0, 4.0]  # 2 x / 2
-    none = masked_mean(mse(mean, torch.zeros(4, 1)), torch.zeros(4, dtype=torch.bool))
-    assert none.item() == 0
+def test_temperature_is_a_power_of_the_expert() -> None:
+    """``p^(1 / T)``, made to sum to 1 again, of a normal distribution, on a grid."""
+    deviation, temperature = 0.5, 0.25
+    grid = torch.linspace(-4, 4, 4001, dtype=torch.float64)
+    step = float(grid[1] - grid[0])
+    density = torch.exp(-(grid**2) / (2 * deviation**2)) ** (1 / temperature)
+    density /= density.sum() * step
+    variance = float((density * grid**2).sum() * step)
+    found = tempered(torch.tensor(deviation), temperature)
+    assert float(found) == pytest.approx(math.sqrt(variance), rel=1e-4)
+    assert float(found) == 0.25  # 0.5 * sqrt(0.25)
+
+
+def test_kl_at_a_temperature() -> None:
+    sharp = TARGET_STD / 2  # temperature 1/4
+    found = distillation_loss("kl", MEAN, STD, TARGET, TARGET_STD, temperature=0.25)
+    torch.testing.assert_close(found, gaussian_kl(MEAN, STD, TARGET, sharp))
+    # a deterministic student's is the same, times 1 / temperature
+    plain = distillation_loss("kl", MEAN, None, TARGET, TARGET_STD)
+    torch.testing.assert_close(
+        distillation_loss("kl", MEAN, None, TARGET, TARGET_STD, temperature=0.25), 4 * plain
+    )
+    for name in ("mse", "huber"):
+        one, other = (
+            distillation_loss(name, MEAN, STD, TARGET, TARGET_STD, temperature=t) for t in (1.0, 9.0)
+        )
+        assert torch.equal(one, other)
+    with pytest.raises(ValueError, match="temperature must be above 0, not 0"):
+        distillation_loss("kl", MEAN, STD, TARGET, TARGET_STD, temperature=0)
+
+
+def test_a_gaussian_student_learns_the_tempered_deviation() -> None:
+    log_std = torch.zeros(2, requires_grad=True)
+    optimizer = torch.optim.Adam([log_std], 0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = distillation_loss("kl", TARGET, log_std.exp()[None], TARGET, TARGET_STD, temperature=4.0)
+        loss.sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(log_std.detach().exp()[None], 2 * TARGET_STD, rtol=0, atol=1e-2)

@@ -1,0 +1,186 @@
+"""What `tutelage data record` and `tutelage data train` do."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from tutelage.envs.batched.cameras import CameraConfig
+from tutelage.envs.batched.catalogue import make_vec_task, vec_task_class
+from tutelage.envs.batched.visual_randomization import VisualRandomization
+from tutelage.experiments.distill_expert import EVALUATION_SEED
+from tutelage.experiments.distill_presets import CAMERAS, MODALITIES
+from tutelage.experiments.distill_run import AUGMENTATIONS
+from tutelage.experiments.event_log import RunLog
+from tutelage.experiments.folders import locked
+from tutelage.experiments.records import write_json
+from tutelage.students.distillation.dataset import Dataset
+from tutelage.students.distillation.dataset_cloning import CloningConfig, clone_from
+from tutelage.students.distillation.dataset_recording import VIEWS, RecordingConfig, record
+from tutelage.students.distillation.evaluation import evaluate_student
+from tutelage.students.distillation.learner import LABEL, LearningConfig
+from tutelage.students.expert_training import load_expert, train_expert
+from tutelage.students.vision_config import VisionConfig
+from tutelage.students.vision_student import VisionStudent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tutelage.envs.batched.vec_task import VecTask
+    from tutelage.experiments.data import RecordConfig, TrainConfig
+    from tutelage.students.distillation.progress import DistillationProgress
+    from tutelage.teachers.experts import MLPExpert
+
+
+def record_data(config: RecordConfig) -> Path:
+    """Train or load the expert, record until there are as many frames as wanted; return the folder.
+
+    Raises:
+        ValueError: for an unknown task or camera, an expert or student that does not fit, a folder that holds
+            something else.
+        FolderError: when another process records into the folder.
+    """
+    settings = RecordingConfig(config.frames, config.beta, config.noise, config.chunk_frames)
+    if config.beta < 1 and config.student is None:
+        raise ValueError(f"with --beta {config.beta} a student acts too; name its folder by --student")
+    task = _record_task(config)
+    expert = _expert(config, task)
+    student = None if config.student is None else VisionStudent.load(config.student, config.device)
+    began = told = time.perf_counter()
+
+    def on_progress(frames: int) -> None:
+        nonlocal told
+        now = time.perf_counter()
+        if now - told > 2 or frames >= config.frames:
+            told = now
+            print(f"{frames:,} of {config.frames:,} frames, {now - began:,.0f} s", flush=True)
+
+    config.out.mkdir(parents=True, exist_ok=True)
+    metadata = {"name": config.task, "looks": config.looks}
+    with locked(config.out):
+        new = record(task, expert, config.out, settings, config.seed, student, metadata, on_progress)
+    task.close()
+    if not new:
+        print(f"{config.out} has {config.frames:,} frames or more already; --frames adds to them")
+    return config.out
+
+
+def _record_task(config: RecordConfig) -> VecTask:
+    default = vec_task_class(config.task).default_camera
+    cameras = config.cameras or CAMERAS.get(config.task) or (default,)
+    cameras_as = {
+        name: {"width": config.size, "height": config.size, "modalities": MODALITIES[config.obs]}
+        for name in cameras
+    }
+    return _make_task(config.task, config.num_envs, config.looks, config.seed, cameras_as, config.device)
+
+
+def _make_task(
+    name: str, num_envs: int, looks: str, seed: int, cameras: dict[str, dict[str, Any]], device: str
+) -> VecTask:
+    return make_vec_task(
+        name,
+        num_envs,
+        seed=seed,
+        device=device,
+        cameras=[
+            CameraConfig(camera, one["width"], one["height"], tuple(one["modalities"]))
+            for camera, one in cameras.items()
+        ],
+        visuals=getattr(VisualRandomization, looks.replace("-", "_"))(),
+    )
+
+
+def _expert(config: RecordConfig, task: VecTask) -> MLPExpert:
+    """The expert that was named, that of an earlier attempt, or a new one."""
+    kept = config.out.with_name(f"{config.out.name}-expert")
+    if config.expert is not None or (kept / "expert.json").exists():
+        path = config.expert or kept
+        view = task.default_obs_view if path.suffix == ".zip" else None
+        expert = load_expert(path, config.trust, view=view)
+    else:
+        print("training an expert", flush=True)
+        expert = train_expert(
+            config.task, seed=config.seed, steps=config.expert_steps, device=config.device, until_success=0.98
+        )
+        expert.save(kept)
+    return expert.to(config.device)
+
+
+def train_on(config: TrainConfig) -> dict[str, Any]:
+    """Train a student from a dataset, save and evaluate it; return what is in results.json.
+
+    Raises:
+        ValueError: when the dataset lacks a picture that was asked for; names the nearest.
+        DatasetError: when it is damaged.
+    """
+    dataset = Dataset(config.data)
+    learning = LearningConfig(loss=config.loss, augmentation=AUGMENTATIONS[config.augment])
+    settings = CloningConfig(config.updates, None, learning, buffer_frames=config.buffer_frames)
+    student = _new_student(config, dataset)
+    with RunLog(config.out) as log:
+
+        def on_progress(progress: DistillationProgress) -> None:
+            values = {
+                "distillation/loss": progress.loss,
+                "distillation/learning_rate": progress.learning_rate,
+                "rates/trained_frames_per_second": progress.trained_per_second,
+                "cost/seconds": progress.seconds,
+                "cost/frames": float(progress.frames),
+            }
+            log.scalars(values, progress.updates)
+
+        cost = clone_from(dataset, student, settings, config.seed, on_progress)
+        student.save(config.out / "student")
+        results: dict[str, Any] = {
+            "data": str(config.data),
+            "frames": cost.frames,
+            "updates": cost.updates,
+            "reading_seconds": cost.rollout_seconds,
+            "learning_seconds": cost.learning_seconds,
+            "loss": cost.history[-1].loss,
+            "data_success": dataset.success if dataset.episodes else None,
+        }
+        for looks in ("training", "held-out") if config.episodes else ():
+            name = f"{looks.replace('-', '_')}_looks_success"
+            results[name] = _success(config, dataset, student, looks)
+            log.scalars({f"success/{looks}": results[name]}, cost.updates)
+    write_json(config.out / "results.json", results)
+    for name, value in results.items():
+        print(f"{name}: {value:,.4g}" if isinstance(value, float) else f"{name}: {value}")
+    return results
+
+
+def _new_student(config: TrainConfig, dataset: Dataset) -> VisionStudent:
+
+    shapes = {
+        name.removeprefix(VIEWS): kind.shape[1:]
+        for name, kind in dataset.fields.items()
+        if name.startswith(VIEWS)
+    }
+    vision = VisionConfig(
+        images=config.images or tuple(name for name, shape in shapes.items() if len(shape) > 1),
+        encoder=config.encoder,
+        frames=config.stack,
+        memory=config.memory,
+        head=config.head,
+    )
+    num_actions = dataset.fields[LABEL].shape[1]
+    return VisionStudent(vision, shapes, num_actions, config.seed).to(config.device)
+
+
+def _success(config: TrainConfig, dataset: Dataset, student: VisionStudent, looks: str) -> float:
+    """The student's success on the task of the dataset, in the looks of the data or in held-out ones."""
+    told = dataset.metadata
+    task = _make_task(
+        told["name"],
+        min(config.episodes, dataset.num_envs),
+        told["looks"] if looks == "training" else looks,
+        config.seed,
+        told["cameras"],
+        config.device,
+    )
+    try:
+        return evaluate_student(task, student, config.episodes, EVALUATION_SEED).success
+    finally:
+        task.close()

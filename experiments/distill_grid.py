@@ -1,0 +1,163 @@
+"""The grid of `tutelage distill`: experts first, then students of all methods and seeds, in processes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tutelage.experiments.distill import DistillConfig, only
+from tutelage.experiments.distill_expert import expert_name, expert_steps
+from tutelage.experiments.distill_methods import METHODS
+from tutelage.experiments.distill_presets import on_the_way, test_sets
+from tutelage.experiments.distill_record import planned
+from tutelage.experiments.distill_results import DESCRIPTION, asked
+from tutelage.experiments.distill_run import cell_description, hyperparameters
+from tutelage.experiments.folders import FolderError, check_same_config
+from tutelage.experiments.grid import provenance
+from tutelage.experiments.processes import Job, JobPool
+from tutelage.experiments.records import read_status, write_json
+from tutelage.experiments.tensorboard import GridLog
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tutelage.experiments.event_log import Layout
+
+PRELOAD = (
+    "tutelage.experiments.distill_run",
+    "tutelage.envs.batched.cpu_cameras",
+    "tutelage.envs.taught",
+    "pandas",
+    "pyarrow.parquet",
+    "tensorboard.compat.proto.event_pb2",
+)
+"""What all cells import."""
+
+CELL_LAYOUT: Layout = {
+    "Student": {
+        "success, student and expert": ["success_on_.*/(student|expert)"],
+        "success while rolling out": ["success/roll_out"],
+        "action error": ["action_error/.*"],
+    },
+    "Learning": {
+        "loss": ["distillation/loss"],
+        "who acts: the expert's share": ["distillation/expert_share"],
+        "learning rate": ["distillation/learning_rate"],
+        "of methods that learn from rewards": ["diagnostics/.*"],
+    },
+    "Cost": {
+        "expert queries": ["cost/expert_queries"],
+        "environment steps, the expert's included": ["cost/environment_steps"],
+        "seconds, the expert's included": ["cost/seconds"],
+        "frames per second": ["rates/.*"],
+    },
+}
+"""The charts of one student."""
+
+
+class DistillGrid:
+    """The cells that one command asks for, in the folder of the task.
+
+    Other methods and seeds may lie there, of earlier commands; the report shows all.
+
+    Args:
+        config: with all that preset and task decide filled in.
+        command: what the user typed, for the report.
+        console: where progress is shown.
+
+    Raises:
+        FolderError: when the folder is of another task, or a cell was made with another configuration.
+    """
+
+    def __init__(self, config: DistillConfig, command: str, console: Console) -> None:
+        self.config, self.out, self.console = config, config.folder, console
+        self.cells = {
+            f"{method}/seed-{seed}": (method, seed)
+            for seed in config.seed_numbers
+            for method in config.method
+        }
+        self.curves = {name: name.replace(" ", "_") for name in on_the_way(config.task)}
+        for name, (method, seed) in self.cells.items():  # all of them, before any begins
+            if (self.out / name / "config.json").exists():
+                check_same_config(self.out / name / "config.json", cell_description(config, method, seed))
+        self._describe(command)
+
+    def run(self) -> list[Job]:
+        """Run all cells that are not finished, `workers` at once; return those that failed."""
+        config = self.config
+        titles = {tag: f"success on {name}, %" for name, tag in self.curves.items()}
+        log = GridLog(self.out, titles, config.method, cells=CELL_LAYOUT)
+        main = next(iter(self.curves.values()))
+        described = [hyperparameters(config, method, seed) for method, seed in self.cells.values()]
+        log.hparams(described, {f"success_on_{main}/student": "success on held-out looks"})
+
+        def show(method: str, seed: int, status: dict[str, Any]) -> None:
+            for name, tag in self.curves.items():
+                for step, score in status.get("curves", {}).get(name, []):
+                    log.update(step, method, {tag: {seed: score}})
+
+        def on_status(job: Job, status: dict[str, Any]) -> None:
+            if job.name in self.cells:
+                show(*self.cells[job.name], status)
+
+        for method, seed in asked(self.description):  # by earlier commands too
+            show(method, seed, read_status(self.out / method / f"seed-{seed}"))
+        try:
+            return JobPool(self.out, self.jobs(), self.console, PRELOAD, on_status).run(config.workers)
+        finally:
+            log.close()
+
+    def jobs(self) -> list[Job]:
+        """Seed by seed: the expert, where a method has anything of it, then the students."""
+        config, jobs = self.config, []
+        asks = {method for method in config.method if METHODS[method].expert != "nothing"}
+        for seed in config.seed_numbers:
+            if asks:
+                values = {"config": config.to_json(), "seed": seed}
+                target = "tutelage.experiments.distill_expert:make_expert"
+                jobs.append(Job(expert_name(seed), target, values, expert_steps(config)))
+            for method in config.method:
+                name = f"{method}/seed-{seed}"
+                shown = (self.out / name / "pictures" / "saliency.png").exists()
+                cell = replace(only(config, method), clips=config.clips and seed == config.first_seed)
+                jobs.append(
+                    Job(
+                        name,
+                        "tutelage.experiments.distill_run:run_cell",
+                        {"config": cell.to_json(), "seed": seed},
+                        planned(config),
+                        "frames" if config.seconds is None else "seconds",
+                        after=(expert_name(seed),) if method in asks else (),
+                        again=config.saliency and not shown,
+                    )
+                )
+        return jobs
+
+    def _describe(self, command: str) -> None:
+        """Add this command to the folder's description."""
+        config, path = self.config, self.out / DESCRIPTION
+        found: dict[str, Any] = {"runs": []}
+        if path.exists():
+            try:
+                found = json.loads(path.read_text())
+            except ValueError:
+                raise FolderError(f"{path} is damaged; delete it, and no cell is lost") from None
+            if found.get("task") != config.task:
+                raise FolderError(f"{self.out} holds runs of {found.get('task')}; choose another --out")
+        entry = {"command": command, **provenance(), "methods": list(config.method)}
+        entry |= {"seeds": list(config.seed_numbers), "config": config.decisive()}
+        same = [run for run in found["runs"] if _of(run) == _of(entry)]  # the command that continues
+        runs = [run for run in found["runs"] if run not in same]
+        self.description = {
+            "task": config.task,
+            "baseline": config.baseline or found.get("baseline") or config.method[0],
+            "test_sets": list(test_sets(config.task, config.looks)),
+            "runs": [*runs, entry],
+        }
+        write_json(path, self.description)
+
+
+def _of(run: dict[str, Any]) -> dict[str, Any]:
+    """What a command was, whenever it was given."""
+    return {key: value for key, value in run.items() if key != "created"}

@@ -1,0 +1,79 @@
+"""The numbers behind `tutelage distill`: presets, and what suits each task where it differs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+MODALITIES: dict[str, tuple[str, ...]] = {"rgb": ("rgb",), "depth": ("depth",), "rgbd": ("rgb", "depth")}
+"""What the student sees, and the pictures that this is of."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How much is done.
+
+    Attributes:
+        scale: frames, in those of ``quick``.
+        seeds: how many.
+        evaluations: on the way.
+        episodes: of an evaluation at the end.
+    """
+
+    scale: int
+    seeds: int
+    evaluations: int
+    episodes: int
+
+
+PRESETS = {
+    "quick": Preset(scale=1, seeds=1, evaluations=6, episodes=256),
+    "standard": Preset(scale=8, seeds=5, evaluations=10, episodes=256),
+    "paper": Preset(scale=64, seeds=10, evaluations=20, episodes=1024),
+}
+"""quick: minutes on two CPU cores; standard: a workstation's night; paper: a GPU, and 10 seeds."""
+
+QUICK_FRAMES = {"reach": 128_000, "ball-balance": 320_000}
+"""Frames of a student's training in the preset ``quick``; others take `DEFAULT_FRAMES`."""
+
+DEFAULT_FRAMES = 400_000
+
+CAMERAS = {"reach": ("front", "wrist")}
+"""Cameras of students of tasks where the default one alone is not enough.
+
+`front` of Reach is turned by up to 4 degrees: what it sees moves by about as much as the goal is large.
+`wrist`, fixed to the hand, shows how to go on from there.
+"""
+
+STACKS = {"ball-balance": 3}
+"""Frames that a student sees at once, where one alone does not show what matters."""
+
+ON_THE_WAY = 128
+"""Episodes, at most, of an evaluation in training, and environments, at most, of any evaluation."""
+
+
+def held_out_objects(task: str) -> dict[str, Any]:
+    """Options that make environments with objects that no training shows; empty where a task has none."""
+    if task == "lift-object":
+        from tutelage.envs.batched.object_families import HELD_OUT_FAMILIES
+
+        return {"families": HELD_OUT_FAMILIES}
+    return {}
+
+
+def test_sets(task: str, looks: str) -> dict[str, tuple[str, bool]]:
+    """The test sets of a task: name -> looks, and whether objects are held out; the first is the main one.
+
+    Args:
+        task: its name.
+        looks: of the training.
+    """
+    sets = {"held-out looks": ("held-out", False)}
+    if held_out_objects(task):
+        sets["held-out objects"] = ("held-out", True)
+    return {**sets, "training looks": (looks, False), "looks beyond": ("beyond", False)}
+
+
+def on_the_way(task: str) -> tuple[str, ...]:
+    """Names of the test sets that are evaluated while a student learns."""
+    return ("held-out looks", "held-out objects") if held_out_objects(task) else ("held-out looks",)
