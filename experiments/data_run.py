@@ -14,6 +14,7 @@ from tutelage.experiments.distill_run import AUGMENTATIONS
 from tutelage.experiments.event_log import RunLog
 from tutelage.experiments.folders import locked
 from tutelage.experiments.records import write_json
+from tutelage.students.aligned_student import load_vision_student
 from tutelage.students.distillation.dataset import Dataset
 from tutelage.students.distillation.dataset_cloning import CloningConfig, clone_from
 from tutelage.students.distillation.dataset_recording import VIEWS, RecordingConfig, record
@@ -45,7 +46,7 @@ def record_data(config: RecordConfig) -> Path:
         raise ValueError(f"with --beta {config.beta} a student acts too; name its folder by --student")
     task = _record_task(config)
     expert = _expert(config, task)
-    student = None if config.student is None else VisionStudent.load(config.student, config.device)
+    student = None if config.student is None else load_vision_student(config.student, config.device)
     began = told = time.perf_counter()
 
     def on_progress(frames: int) -> None:

@@ -21,7 +21,7 @@ from tutelage.students.expert_training import (
 )
 from tutelage.teachers.experts import MLPExpert
 
-EVALUATION_SEED = 2_000_000  # the same episodes for every expert, student and seed
+EVALUATION_SEED = 3_000_000  # the same episodes for every expert, student and seed
 
 
 def expert_name(seed: int) -> str:

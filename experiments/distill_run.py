@@ -20,7 +20,7 @@ from tutelage.experiments.distill_record import StudentRecord
 from tutelage.experiments.event_log import RunLog
 from tutelage.experiments.folders import check_same_config, locked
 from tutelage.experiments.records import read_status, write_json
-from tutelage.students.aligned_student import AlignedStudent, load_student
+from tutelage.students.aligned_student import AlignedStudent, load_vision_student
 from tutelage.students.distillation.checkpoint import load_checkpoint, save_checkpoint
 from tutelage.students.distillation.evaluation import evaluate_student
 from tutelage.students.distillation.progress import Budget, DistillationProgress, DistillationResult
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 AUGMENTATIONS = {
     "none": None,
     "shift": ImageAugmentation.drq(),
-    "strong": ImageAugmentation(
-        shift=4, brightness=0.3, contrast=0.3, saturation=0.5, hue=0.12, cutouts=1, cutout_size=0.5
-    ),
+    "strong": ImageAugmentation.unseen_looks(),
 }
 CHECKPOINT = "checkpoint"
 """Folder, in the cell's, that a killed run continues from."""
@@ -58,7 +56,7 @@ def run_cell(values: Mapping[str, Any], folder: Path) -> None:
         if read_status(folder).get("state") != "finished":
             StudentRun(config, seed, folder).distil()
         elif config.saliency and not (folder / "pictures" / "saliency.png").exists():
-            sheet = saliency_of(config, load_student(folder / "student", config.device), seed)
+            sheet = saliency_of(config, load_vision_student(folder / "student", config.device), seed)
             pictures.write_png(folder / "pictures" / "saliency.png", sheet)
             with RunLog(folder / "saliency") as log:
                 log.image("student/sees/saliency", sheet, int(read_status(folder).get("frames", 0)))

@@ -233,7 +233,7 @@ class AlignedStudent(VisionStudent):
         return student.to(device)
 
 
-def load_student(folder: str | Path, device: str | torch.device = "cpu") -> VisionStudent:
+def load_vision_student(folder: str | Path, device: str | torch.device = "cpu") -> VisionStudent:
     """Read a student of either kind, as the folder has it.
 
     Raises:

@@ -40,17 +40,23 @@ def input_size(
 
 
 def to_pixels(
-    name: str, images: Tensor, shape: tuple[int, ...], frames: int, depth_far: float, kind: torch.dtype
+    images: Sequence[str],
+    inputs: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    frames: int,
+    depth_far: float,
+    kind: torch.dtype,
 ) -> Tensor:
-    """Pixels from 0 to 255, ``(n, channels, height, width)``.
+    """Pixels from 0 to 255, ``(n, channels, height, width)``: the channels of one image after another.
 
-    A single RGB image is used as it lies in memory, which is called channels last: nothing is moved.
+    A single RGB image is used as it lies in memory, which is called channels last: nothing is moved. Several
+    are put together as bytes, before they become numbers: several times as fast as afterwards.
 
     Args:
-        name: for messages.
-        images: RGB, uint8, or depth, floating point, in metres and infinite for nothing: ``(n, *shape)``, or
-            where frames are stacked ``(n, frames, *shape)``, oldest first.
-        shape: of one image.
+        images: names.
+        inputs: by name RGB, uint8, or depth, floating point, in metres and infinite for nothing:
+            ``(n, *shape)``, or where frames are stacked ``(n, frames, *shape)``, oldest first.
+        shapes: of single images.
         frames: how many are stacked.
         depth_far: metres that become 255; depth beyond counts as this.
         kind: floating-point type of the pixels.
@@ -58,19 +64,32 @@ def to_pixels(
     Raises:
         ValueError: for another shape or type.
     """
+    parts: list[Tensor] = []
+    for name in images:
+        part = _channels_last(name, inputs[name], shapes[name], frames)
+        if part.dtype != torch.uint8:
+            part = part.float().clamp(0.0, float(depth_far)) * (PIXEL_MAX / depth_far)
+        if parts and parts[-1].dtype == part.dtype:
+            parts[-1] = torch.cat([parts[-1], part], -1)
+        else:
+            parts.append(part)
+    numbers = [part.to(kind) for part in parts]
+    pixels = numbers[0] if len(numbers) == 1 else torch.cat(numbers, -1)
+    return pixels.permute(0, 3, 1, 2)
+
+
+def _channels_last(name: str, image: Tensor, shape: tuple[int, ...], frames: int) -> Tensor:
+    """An image, or a stack, as ``(n, height, width, channels)``."""
     rgb, stacked = len(shape) == 3, frames > 1
     expected = (frames, *shape) if stacked else shape
-    if tuple(images.shape[1:]) != expected or rgb != (images.dtype == torch.uint8):
+    if tuple(image.shape[1:]) != expected or rgb != (image.dtype == torch.uint8):
         wanted = "uint8" if rgb else "floating point"
         raise ValueError(
-            f"{name!r} is {images.dtype} of shape {tuple(images.shape)}; this student sees {wanted} of shape "
+            f"{name!r} is {image.dtype} of shape {tuple(image.shape)}; this student sees {wanted} of shape "
             f"(n, {', '.join(map(str, expected))})"
         )
     if rgb:
-        # Bytes are moved before they become numbers: several times as fast as at once.
-        images = torch.cat(images.unbind(1), -1) if stacked else images
-        return images.permute(0, 3, 1, 2).to(kind)
-    if not images.dtype.is_floating_point:
-        raise ValueError(f"{name!r} is {images.dtype}; depth is floating point, in metres")
-    pixels = (images.float().clamp(0.0, float(depth_far)) * (PIXEL_MAX / depth_far)).to(kind)
-    return pixels if stacked else pixels[:, None]
+        return torch.cat(image.unbind(1), -1) if stacked else image
+    if not image.dtype.is_floating_point:
+        raise ValueError(f"{name!r} is {image.dtype}; depth is floating point, in metres")
+    return image.permute(0, 2, 3, 1) if stacked else image[..., None]

@@ -117,6 +117,10 @@ def copy_to_sb3(student: VisionStudent, policy: ActorCriticPolicy) -> None:
 
 def _check(student: VisionStudent) -> None:
     config = student.config
+    if not isinstance(student.actor, nn.Sequential):
+        raise ValueError(
+            "SB3's policies end in layers of their own, and this student in its expert's: distil a VisionStudent"
+        )
     if config.frames > 1 or config.memory:
         raise ValueError(
             f"SB3's policies act on single observations; this student has frames={config.frames} and "

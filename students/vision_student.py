@@ -253,11 +253,7 @@ class VisionStudent(nn.Module):
         """The first half of `forward`: features of the images, then the vector, float32 ``(n, inputs)``."""
         low, config = self.computes_bfloat16, self.config
         kind = torch.bfloat16 if low else torch.float32
-        parts = [
-            to_pixels(name, inputs[name], self.shapes[name], config.frames, config.depth_far, kind)
-            for name in config.images
-        ]
-        pixels = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        pixels = to_pixels(config.images, inputs, self.shapes, config.frames, config.depth_far, kind)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=low):
             features: Tensor = self.encoder(pixels)
         if config.vector is None:

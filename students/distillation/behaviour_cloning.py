@@ -44,7 +44,7 @@ class BehaviourCloningConfig:
     budget: Budget = field(default_factory=lambda: Budget(frames=200_000))
     learning: LearningConfig = field(default_factory=LearningConfig)
     rollout_steps: int = 25
-    updates: int = 60
+    updates: int = 110
     buffer_frames: int = 60_000
     disturb: Literal["none", "fixed", "dart"] = "none"
     noise: float = 0.3
@@ -87,7 +87,7 @@ class BehaviourCloning(DistillationMethod):
             self.rolling.fill(self.buffer, config.rollout_steps, self.disturbance, learner, ledger)
             self.disturbance.adapt()
         # min over theta of E_{s ~ D} loss(pi_theta(s), pi*(s))
-        with ledger.clock("learning"), torch_threads(config.learning.threads):
+        with ledger.clock("learning"), torch_threads(1):
             learner.decay(ledger.spent)
             for _ in range(config.updates):
                 ledger.add_update(*learner.update(self.buffer))

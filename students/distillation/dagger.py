@@ -49,7 +49,7 @@ class DaggerConfig:
     budget: Budget = field(default_factory=lambda: Budget(frames=200_000))
     learning: LearningConfig = field(default_factory=LearningConfig)
     rollout_steps: int = 25
-    updates: int = 60
+    updates: int = 110
     buffer_frames: int = 60_000
     beta: Literal["indicator", "linear", "exponential"] = "indicator"
     beta_rounds: int = 2
@@ -106,7 +106,7 @@ class Dagger(DistillationMethod):
             drive = mixture(share, config.noise, self.generator)
             self.rolling.fill(self.buffer, config.rollout_steps, drive, learner, ledger)
         # "Train classifier pi^_{i+1} on D": min over theta of E_{s ~ D} loss(pi_theta(s), pi*(s))
-        with ledger.clock("learning"), torch_threads(config.learning.threads):
+        with ledger.clock("learning"), torch_threads(1):
             learner.decay(ledger.spent)
             for _ in range(config.updates):
                 ledger.add_update(*learner.update(self.buffer))

@@ -46,7 +46,7 @@ class DaggerValueConfig:
     budget: Budget = field(default_factory=lambda: Budget(frames=200_000))
     learning: LearningConfig = field(default_factory=LearningConfig)
     rollout_steps: int = 25
-    updates: int = 60
+    updates: int = 110
     buffer_frames: int = 60_000
     beta: Literal["indicator", "linear", "exponential"] = "indicator"
     beta_rounds: int = 2
@@ -149,7 +149,7 @@ class DaggerValue(Dagger):
         share = self.config.expert_share(self.rounds)
         with ledger.clock("rollout"), torch_threads(1):
             steps = self.visit(mixture(share, config.noise, self.generator))
-        with ledger.clock("learning"), torch_threads(config.learning.threads):
+        with ledger.clock("learning"), torch_threads(1):
             learner.decay(ledger.spent)
             for _ in range(config.updates):
                 ledger.add_update(*learner.update(self.buffer))

@@ -44,7 +44,7 @@ class CloningConfig:
     updates: int = 3_780
     seconds: float | None = None
     learning: LearningConfig = field(default_factory=LearningConfig)
-    round_updates: int = 60
+    round_updates: int = 110
     buffer_frames: int = 60_000
     samples_per_frame: float = 4.8
 
@@ -94,7 +94,7 @@ def clone_from(
     done, going = 0, True
     while going and done < config.updates:
         updates = min(config.round_updates, config.updates - done)
-        with ledger.clock("learning"), torch_threads(config.learning.threads):
+        with ledger.clock("learning"), torch_threads(1):
             learner.decay(max(done / config.updates, ledger.spent))
             trained = 0
             for _ in range(updates):

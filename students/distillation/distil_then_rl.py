@@ -53,7 +53,7 @@ class DistilThenRLConfig:
     learning: LearningConfig = field(default_factory=lambda: LearningConfig(loss="kl"))
     distil_share: float = 0.5
     rollout_steps: int = 25
-    updates: int = 60
+    updates: int = 110
     buffer_frames: int = 60_000
     beta_rounds: int = 2
     noise: float = 0.1

@@ -50,7 +50,7 @@ class FeatureAlignmentConfig:
     budget: Budget = field(default_factory=lambda: Budget(frames=200_000))
     learning: LearningConfig = field(default_factory=LearningConfig)
     rollout_steps: int = 25
-    updates: int = 60
+    updates: int = 110
     buffer_frames: int = 60_000
     beta: Literal["indicator", "linear", "exponential"] = "indicator"
     beta_rounds: int = 2

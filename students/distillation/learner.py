@@ -30,6 +30,8 @@ class LearningConfig:
     Attributes:
         loss: one of `tutelage.students.distillation.losses.LOSSES`.
         huber_beta: where the Huber loss turns from squared to absolute.
+        temperature: softens the expert's distribution, in `kl` and `sigma`; see
+            `tutelage.students.distillation.losses.tempered`.
         clip_labels: clip the expert's means to [-1, 1], as the task does with actions: how far an expert
             overshoots a limit makes no difference to what happens, and is hard to see in an image.
         learning_rate, final_learning_rate: Adam's, falling linearly from the first to the second (a share of
@@ -52,6 +54,7 @@ class LearningConfig:
 
     loss: str = "huber"
     huber_beta: float = 0.1
+    temperature: float = 1.0
     clip_labels: bool = True
     learning_rate: float = 1e-3
     final_learning_rate: float = 0.05
@@ -67,6 +70,7 @@ class LearningConfig:
         check_loss(self.loss)
         positive = (
             "huber_beta",
+            "temperature",
             "learning_rate",
             "batch_size",
             "sequence_length",
@@ -185,7 +189,13 @@ class Learner:
         else:
             heads = student.forward_sequence(inputs, state, batch["age"] == 0)
         losses = distillation_loss(
-            config.loss, heads.mean, heads.std, batch[LABEL], batch[DEVIATION], config.huber_beta
+            config.loss,
+            heads.mean,
+            heads.std,
+            batch[LABEL],
+            batch[DEVIATION],
+            config.huber_beta,
+            config.temperature,
         )
         return losses, heads.state
 

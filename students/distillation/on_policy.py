@@ -83,7 +83,7 @@ class OnPolicy(DistillationMethod):
                 deterministic=not self.stochastic,
                 generator=self.generator,
             )
-        with ledger.clock("learning"), torch_threads(config.learning.threads):
+        with ledger.clock("learning"), torch_threads(1):
             self.learner.decay(ledger.spent)
             for _ in range(config.epochs):
                 self._epoch(memory)

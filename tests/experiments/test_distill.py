@@ -17,7 +17,7 @@ from tutelage.experiments.distill_presets import PRESETS, QUICK_FRAMES, on_the_w
 from tutelage.experiments.distill_record import StudentRecord
 from tutelage.experiments.distill_run import read_results, run_cell
 from tutelage.experiments.folders import FolderError
-from tutelage.students.aligned_student import AlignedStudent, load_student
+from tutelage.students.aligned_student import AlignedStudent, load_vision_student
 from tutelage.students.distillation.evaluation import Evaluation
 from tutelage.teachers.experts import MLPExpert
 
@@ -92,7 +92,7 @@ def test_a_cell_from_end_to_end(config: DistillConfig) -> None:
     sets = {"held-out looks", "training looks", "looks beyond"}
     assert set(results["success"]) == set(results["expert_success"]) == sets
     assert set(results["action_error"]) == {"yaw", "shoulder", "elbow", "wrist"}
-    student = load_student(folder / "student")
+    student = load_vision_student(folder / "student")
     assert student.config.images == ("front/rgb",)
     assert student.config.fovy == 44  # of Reach's camera
     assert MLPExpert.load(config.folder / "experts/seed-0").facts["steps"] == 100
@@ -116,7 +116,7 @@ def test_same_seed_same_student(config: DistillConfig, tmp_path: Path) -> None:
     weights = []
     for out, evaluations in (("a", 0), ("b", 2)):
         folder = run(replace(config, out=tmp_path / out, evaluations=evaluations))
-        weights.append(load_student(folder / "student").state_dict())
+        weights.append(load_vision_student(folder / "student").state_dict())
     for one, other in zip(weights[0].values(), weights[1].values(), strict=True):
         assert torch.equal(one, other)
 
@@ -136,7 +136,7 @@ def test_every_method_fills_a_cell(method: str, config: DistillConfig) -> None:
     results, card = read_results(folder), METHODS[method]
     assert FRAMES <= results["frames"] < 2 * FRAMES
     assert (results["queries"] > 0) == (card.expert == "labels")
-    student = load_student(folder / "student")
+    student = load_vision_student(folder / "student")
     assert isinstance(student, AlignedStudent) == card.aligned
     assert (student.critic is not None) == (card.critic is not None)
 
@@ -149,7 +149,7 @@ def test_every_method_can_be_made(config: DistillConfig) -> None:
 def test_other_pictures(config: DistillConfig) -> None:
     config = replace(config, obs="rgbd", memory=4, cameras=("front", "wrist"), augment="shift", loss="kl")
     folder = run(replace(config, head="gaussian", looks="mild", evaluations=0), "on-policy")
-    student = load_student(folder / "student")
+    student = load_vision_student(folder / "student")
     assert student.config.images == ("front/rgb", "front/depth", "wrist/rgb", "wrist/depth")
 
 

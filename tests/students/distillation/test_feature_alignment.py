@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tutelage.envs.state import StateError
-from tutelage.students.aligned_student import AdaptedHead, AlignedStudent, Thought, load_student
+from tutelage.students.aligned_student import AdaptedHead, AlignedStudent, Thought, load_vision_student
 from tutelage.students.distillation import Budget, LearningConfig, evaluate_student, feature_alignment
 from tutelage.students.distillation.feature_alignment import (
     TRUST,
@@ -245,7 +245,7 @@ def test_saved_and_loaded_it_acts_the_same(
         for parameter in student.actor.adapters.parameters():
             parameter.add_(0.1)
     student.save(tmp_path)
-    for loaded in (AlignedStudent.load(tmp_path), load_student(tmp_path)):
+    for loaded in (AlignedStudent.load(tmp_path), load_vision_student(tmp_path)):
         assert isinstance(loaded, AlignedStudent)
         actions, _ = student.act(task.obs_dict, student.start(4))
         again, _ = loaded.act(task.obs_dict, loaded.start(4))
@@ -253,10 +253,10 @@ def test_saved_and_loaded_it_acts_the_same(
     assert not any(p.requires_grad for p in loaded.actor.expert.parameters())
     (tmp_path / "expert_head.json").write_text('{"expert": {"view": "privileged"}, "bottleneck": 8}')
     with pytest.raises(StateError, match="holds no aligned student"):
-        load_student(tmp_path)
+        load_vision_student(tmp_path)
     plain = VisionStudent.of_task(VisionConfig(images=("front/rgb",), hidden=(64,)), task)
     plain.save(tmp_path / "plain")
-    assert type(load_student(tmp_path / "plain")) is VisionStudent
+    assert type(load_vision_student(tmp_path / "plain")) is VisionStudent
 
 
 def test_exported_it_acts_the_same(slider: Any, aligned: Any, tmp_path: Path) -> None:
