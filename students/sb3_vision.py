@@ -119,7 +119,7 @@ def _check(student: VisionStudent) -> None:
     config = student.config
     if not isinstance(student.actor, nn.Sequential):
         raise ValueError(
-            "SB3's policies end in layers of their own, and this student in its expert's: distil a VisionStudent"
+            "SB3's policies end in layers of their own, this student in its expert's: distil a VisionStudent"
         )
     if config.frames > 1 or config.memory:
         raise ValueError(
