@@ -92,7 +92,7 @@ class TrainConfig:
     data: tyro.conf.Positional[Path]
     """Folder of the dataset."""
     out: Path
-    """Folder of the student, results.json and TensorBoard events."""
+    """Folder of the student, results.json and TensorBoard events; a student that is there is replaced."""
     images: tuple[str, ...] = ()
     """Pictures that the student sees, as front/rgb; default: all that were recorded."""
     updates: int = 3_780

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from tutelage.envs.batched.cameras import CameraConfig
 from tutelage.envs.batched.catalogue import make_vec_task, vec_task_class
 from tutelage.envs.batched.visual_randomization import VisualRandomization
@@ -112,16 +114,23 @@ def train_on(config: TrainConfig) -> dict[str, Any]:
     """Train a student from a dataset, save and evaluate it; return what is in results.json.
 
     Raises:
-        ValueError: when the dataset lacks a picture that was asked for; names the nearest.
+        ValueError: when the dataset lacks a picture that was asked for; names the nearest. When `out` holds
+            something else, or the task of the dataset cannot be made to evaluate the student.
         DatasetError: when it is damaged.
     """
     dataset = Dataset(config.data)
+    _check_training(config, dataset)
     learning = LearningConfig(loss=config.loss, augmentation=AUGMENTATIONS[config.augment])
     settings = CloningConfig(config.updates, None, learning, buffer_frames=config.buffer_frames)
     student = _new_student(config, dataset)
+    told = time.perf_counter()
     with RunLog(config.out) as log:
 
         def on_progress(progress: DistillationProgress) -> None:
+            nonlocal told
+            if (now := time.perf_counter()) - told > 2:
+                told, loss = now, f"loss {progress.loss:.4g}"
+                print(f"{progress.updates:,} of {config.updates:,} gradient steps, {loss}", flush=True)
             values = {
                 "distillation/loss": progress.loss,
                 "distillation/learning_rate": progress.learning_rate,
@@ -152,8 +161,29 @@ def train_on(config: TrainConfig) -> dict[str, Any]:
     return results
 
 
-def _new_student(config: TrainConfig, dataset: Dataset) -> VisionStudent:
+def _check_training(config: TrainConfig, dataset: Dataset) -> None:
+    """Make sure, before minutes are spent, that the student can be put there, and evaluated."""
+    ours = ("student", "results.json", "events.out.tfevents.*")
+    if config.out.is_dir() and (
+        foreign := [path.name for path in config.out.iterdir() if not any(map(path.match, ours))]
+    ):
+        raise ValueError(f"{config.out} holds something else ({min(foreign)}); choose another --out")
+    if config.episodes < 0:
+        raise ValueError(f"episodes must not be negative, but is {config.episodes}")
+    if config.device != "cpu":
+        from tutelage.envs.batched.warp_model import usable_device
 
+        usable_device(torch.device(config.device))
+    if config.episodes:
+        if lacking := [name for name in ("name", "looks", "cameras") if name not in dataset.metadata]:
+            raise ValueError(
+                f"{config.data} does not tell how its task is made: no {', '.join(lacking)} in its metadata; "
+                "train with --episodes 0, and evaluate the student yourself"
+            )
+        vec_task_class(dataset.metadata["name"])
+
+
+def _new_student(config: TrainConfig, dataset: Dataset) -> VisionStudent:
     shapes = {
         name.removeprefix(VIEWS): kind.shape[1:]
         for name, kind in dataset.fields.items()

@@ -7,6 +7,7 @@ what it refuses before anything begins, is here; `distill_grid` runs the cells, 
 
 from __future__ import annotations
 
+import math
 import shlex
 import shutil
 import sys
@@ -256,9 +257,18 @@ def checked(config: DistillConfig) -> DistillConfig:
     for name in ("seeds", "workers", "size", "num_envs", "episodes"):
         if values[name] < 1:
             raise ValueError(f"{name} must be at least 1, not {values[name]}")
+    for name in ("stack", "expert_steps"):
+        if values[name] is not None and values[name] < 1:
+            raise ValueError(
+                f"{name} must be at least 1, not {values[name]}; without it, the task's is taken"
+            )
     for name in ("evaluations", "first_seed", "threads", "memory", "checkpoint_every"):
-        if values[name] < 0:
+        if not values[name] >= 0:
             raise ValueError(f"{name} must not be negative, but is {values[name]}")
+    if not 0 < config.expert_success <= 1:
+        raise ValueError(f"expert_success is a share, above 0 and up to 1, not {config.expert_success}")
+    if config.seconds is not None and not math.isfinite(config.seconds):
+        raise ValueError(f"seconds must be a finite number, not {config.seconds}")
     cls = vec_task_class(config.task)
     values["cameras"] = config.cameras or CAMERAS.get(config.task) or (cls.default_camera,)
     values["stack"] = config.stack or (1 if config.memory else STACKS.get(config.task, 1))

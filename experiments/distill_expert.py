@@ -29,6 +29,12 @@ def expert_name(seed: int) -> str:
     return f"experts/seed-{seed}"
 
 
+def expert_description(config: DistillConfig, seed: int) -> dict[str, Any]:
+    """What decides an expert and its results, for its ``config.json``."""
+    plain = config.to_json()
+    return {**{name: plain[name] for name in OF_EXPERT}, "seed": seed}
+
+
 def expert_steps(config: DistillConfig) -> int:
     """Environment steps that it trains, at most."""
     return config.expert_steps or STEPS.get(config.task, DEFAULT_STEPS)
@@ -48,9 +54,8 @@ def make_expert(values: Mapping[str, Any], folder: Path) -> None:
         FolderError: when the folder is in use, or was made with another configuration.
     """
     config, seed = DistillConfig.from_json(values["config"]), int(values["seed"])
-    plain = config.to_json()
     with locked(folder):
-        check_same_config(folder / "config.json", {**{name: plain[name] for name in OF_EXPERT}, "seed": seed})
+        check_same_config(folder / "config.json", expert_description(config, seed))
         if read_status(folder).get("state") == "finished":
             return
         began = time.perf_counter()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tutelage.experiments.distill import DistillConfig, only
-from tutelage.experiments.distill_expert import expert_name, expert_steps
+from tutelage.experiments.distill_expert import expert_description, expert_name, expert_steps
 from tutelage.experiments.distill_methods import METHODS
 from tutelage.experiments.distill_presets import on_the_way, test_sets
 from tutelage.experiments.distill_record import planned
@@ -78,9 +78,7 @@ class DistillGrid:
             for method in config.method
         }
         self.curves = {name: name.replace(" ", "_") for name in on_the_way(config.task)}
-        for name, (method, seed) in self.cells.items():  # all of them, before any begins
-            if (self.out / name / "config.json").exists():
-                check_same_config(self.out / name / "config.json", cell_description(config, method, seed))
+        self._check()
         self._describe(command)
 
     def run(self) -> list[Job]:
@@ -134,6 +132,23 @@ class DistillGrid:
                 )
         return jobs
 
+    def _check(self) -> None:
+        """Make sure that what is there, and what is asked for, can stand in one folder."""
+        config = self.config
+        for other, kind in (("grid.json", "`tutelage compare`"), ("zarr.json", "`tutelage data`")):
+            if (self.out / other).exists():
+                raise FolderError(f"{self.out} is a folder of {kind}; choose another --out")
+        for method, seed in self.cells.values():
+            if METHODS[method].expert != "nothing":
+                path = self.out / expert_name(seed) / "config.json"
+                if path.exists():  # and perhaps finished, so that nothing else would compare them
+                    check_same_config(path, expert_description(config, seed))
+            description = cell_description(config, method, seed)
+            for path in self.out.glob(f"{method}/seed-*/config.json"):
+                # Seeds of a method are averaged, so they differ in nothing else.
+                own = path.parent.name == f"seed-{seed}"
+                check_same_config(path, description, ignore=() if own else ("seed",))
+
     def _describe(self, command: str) -> None:
         """Add this command to the folder's description."""
         config, path = self.config, self.out / DESCRIPTION
@@ -147,6 +162,10 @@ class DistillGrid:
                 raise FolderError(f"{self.out} holds runs of {found.get('task')}; choose another --out")
         entry = {"command": command, **provenance(), "methods": list(config.method)}
         entry |= {"seeds": list(config.seed_numbers), "config": config.decisive()}
+        methods = {method for run in [*found["runs"], entry] for method in run["methods"]}
+        if config.baseline is not None and config.baseline not in methods:
+            known = ", ".join(sorted(methods))
+            raise FolderError(f"no run of the baseline {config.baseline} is in {self.out}, only of: {known}")
         same = [run for run in found["runs"] if _of(run) == _of(entry)]  # the command that continues
         runs = [run for run in found["runs"] if run not in same]
         self.description = {

@@ -258,7 +258,8 @@ class StudentRun:
             "success": success,
             "return": {name: self.record.mean(name, "return") for name in self.sets},
             "expert_success": theirs,
-            "share_of_expert": theirs and {n: s / max(theirs[n], 1e-9) for n, s in success.items()},
+            "share_of_expert": theirs
+            and {name: share / theirs[name] if theirs[name] else None for name, share in success.items()},
             "action_error": errors,
             "frames": cost.frames,
             "queries": cost.queries,

@@ -85,7 +85,7 @@ def run(
             from tutelage.experiments.bench import bench
 
             bench(command)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
         print(f"tutelage: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -50,7 +50,7 @@ class Job:
         steps: how many it will make, for its bar.
         unit: what steps are called.
         after: names of jobs that must have finished before.
-        again: run it although its status says that it has finished.
+        again: run it although its status says that it has finished; that status stays if it fails.
     """
 
     name: str
@@ -85,6 +85,7 @@ class JobPool:
     ) -> None:
         self.out, self.jobs, self.console, self.preload = out, list(jobs), console, list(preload)
         self.on_status, self.on_finished = on_status, on_finished
+        self._why: dict[str, str] = {}  # of jobs that failed
 
     def status(self, job: Job) -> dict[str, Any]:
         """The job's ``status.json``, or an empty one."""
@@ -112,7 +113,7 @@ class JobPool:
                     for job in self._hopeless(waiting, failed):
                         waiting.remove(job)
                         failed.append(job)
-                        display.ended(job, self.status(job))
+                        display.failed(job, self._why[job.name])
                     while len(running) < workers and (ready := self._next(waiting, running)) is not None:
                         waiting.remove(ready)
                         running.append((ready, self._start(context, ready)))
@@ -124,10 +125,12 @@ class JobPool:
                         self.on_status(job, status)
                         if not process.is_alive():
                             running.remove(entry)
-                            failed += [job] if self._ended(job, process) else []
-                            status = self.status(job)
-                            display.ended(job, status)
-                            self.on_status(job, status)
+                            if self._ended(job, process):
+                                failed.append(job)
+                                display.failed(job, self._why[job.name])
+                            else:
+                                display.finished(job, self.status(job))
+                            self.on_status(job, self.status(job))
         except KeyboardInterrupt:
             self.console.print("Stopped. The same command continues where it was.")
             raise
@@ -149,9 +152,15 @@ class JobPool:
         for job in found:
             first = next(name for name in job.after if name in names)
             (self.out / job.name).mkdir(parents=True, exist_ok=True)
-            message = f"it needs {first}, which failed"
-            write_json(self.out / job.name / "status.json", {"state": "failed", "message": message})
+            self._fail(job, f"it needs {first}, which failed")
         return found
+
+    def _fail(self, job: Job, why: str) -> None:
+        """Note a failure, in the job's status too, unless that tells of what has finished before."""
+        self._why[job.name] = why
+        if (status := self.status(job)).get("state") != "finished":
+            status = {"step": 0, "steps": job.steps, **status, "state": "failed", "message": why}
+            write_json(self.out / job.name / "status.json", status)
 
     def _start(self, context: Any, job: Job) -> BaseProcess:
         folder = self.out / job.name
@@ -169,20 +178,20 @@ class JobPool:
         if process.exitcode == 0 and status.get("state") == "finished":
             self.on_finished(folder)
             return False
+        why = str(status.get("message", ""))
         if status.get("state") != "failed":
             code = process.exitcode or 0
             why = f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
             if code >= 0:
                 log = (folder / "log.txt").read_text(errors="replace").strip()
                 why = log.rpartition("\n")[2] or f"exit code {code}"
-            status = {"step": 0, "steps": job.steps, **status, "state": "failed", "message": why}
-            write_json(folder / "status.json", status)
+        self._fail(job, why)
         return True
 
     def _print_failures(self, failed: list[Job]) -> None:
         for job in failed:
             folder = self.out / job.name
-            message = escape(f"{job.name}: {read_status(folder).get('message')}; see {folder / 'log.txt'}")
+            message = escape(f"{job.name}: {self._why[job.name]}; see {folder / 'log.txt'}")
             self.console.print(f"[red]failed[/red] {message}", soft_wrap=True)
         if failed:
             self.console.print("The same command tries them again, from their last checkpoints.")
@@ -225,15 +234,19 @@ class _Display:
             line = f"{job.name}: {at:,} of {job.steps:,} {job.unit}, score {score:.1f}"
             self.console.print(escape(line), soft_wrap=True)
 
-    def ended(self, job: Job, status: dict[str, Any]) -> None:
-        """Take away the bar of a job, and say how it ended."""
-        if job.name in self.bars:
-            self.progress.remove_task(self.bars.pop(job.name))
-        self.progress.advance(self.total)
-        if status.get("state") == "failed":
-            message = escape(f"{job.name}: {status.get('message', '')}")
-            self.console.print(f"[red]failed[/red]   {message}", soft_wrap=True)
-            return
+    def failed(self, job: Job, why: str) -> None:
+        """Take away the bar of a job that failed, and say why."""
+        self._remove(job)
+        self.console.print(f"[red]failed[/red]   {escape(f'{job.name}: {why}')}", soft_wrap=True)
+
+    def finished(self, job: Job, status: dict[str, Any]) -> None:
+        """Take away the bar of a job, and say what it came to."""
+        self._remove(job)
         scores = status.get("scores") or [[0, float("nan")]]
         line = f"finished {job.name}: score {scores[-1][1]:.1f} in {status.get('seconds', 0):.0f} s"
         self.console.print(escape(line), soft_wrap=True)
+
+    def _remove(self, job: Job) -> None:
+        if job.name in self.bars:
+            self.progress.remove_task(self.bars.pop(job.name))
+        self.progress.advance(self.total)

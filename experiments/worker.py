@@ -30,9 +30,11 @@ def run_in_process(target: str, values: dict[str, Any], folder: str) -> None:
         traceback.print_exc()
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         message = f"{type(error).__name__}: {error}"
-        if not isinstance(error, FolderError):  # else the status is another process's
+        status = read_status(path)
+        # A status may be another process's; a finished cell stays finished when an addition to it fails.
+        if not isinstance(error, FolderError) and status.get("state") != "finished":
             with suppress(OSError):  # a full disk; the log and the exit status must do
-                write_json(path / "status.json", {**read_status(path), "state": "failed", "message": message})
+                write_json(path / "status.json", {**status, "state": "failed", "message": message})
         os._exit(1)
 
 

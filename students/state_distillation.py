@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tutelage.students.distillation.ppo import gae
 from tutelage.students.threads import torch_threads
 from tutelage.teachers.experts import MLPExpert, check_expert, read_view
 
@@ -160,29 +161,28 @@ def _roll_out(
 ) -> tuple[dict[str, Tensor], _Round]:
     """Let the student act and the expert label; returns for the critic by GAE (Schulman et al. 2016)."""
     view, gamma = student.config.view, float(student.facts.get("gamma", 0.99))
-    seen, labels, deltas, values, goes_on = [], [], [], [], []
+    seen, labels, rewards, values, next_values, ended = [], [], [], [], [], []
     counts = torch.zeros(2, device=task.device)
     for _ in range(config.rollout_steps):
         now = read_view(view, student.config.num_obs, obs, "the observations")
         seen.append(now)
         labels.append(expert.advise(obs).mean)
+        values.append(_value(student, now))
         jitter = torch.randn(task.actions.shape, generator=generator, device=task.device)
-        obs, rewards, dones, extras = task.step(student.actor(now) + config.noise * jitter)
-        # delta_t = r_t + gamma V(s_t+1) - V(s_t), V = 0 beyond a true end; s_t+1 is before any reset
-        value, after = _value(student, now), _value(student, extras["terminal_obs"][view])
-        ended = dones.bool() & ~extras["time_outs"]
-        deltas.append(rewards / student.reward_scale + gamma * after * ~ended - value)
-        values.append(value)
-        goes_on.append(~dones.bool())
+        obs, reward, dones, extras = task.step(student.actor(now) + config.noise * jitter)
+        rewards.append(reward / student.reward_scale)
+        ended.append(dones.bool())
+        # V = 0 beyond a true end; what follows is seen before any reset
+        terminated = ended[-1] & ~extras["time_outs"]
+        next_values.append(_value(student, extras["terminal_obs"][view]) * ~terminated)
         counts += torch.stack([extras["success"].sum(), dones.sum()])
-    # A_t = delta_t + gamma lambda A_t+1 within an episode;  R_t = A_t + V(s_t)
-    advantage, returns = torch.zeros_like(values[0]), []
-    for delta, value, on in zip(reversed(deltas), reversed(values), reversed(goes_on), strict=True):
-        advantage = delta + gamma * config.gae_lambda * advantage * on
-        returns.append(advantage + value)
+    # R_t = A_t + V(s_t)
+    before, after = torch.stack(values), torch.stack(next_values)
+    advantages = gae(torch.stack(rewards), before, after, torch.stack(ended), gamma, config.gae_lambda)
+    returns = (advantages + before).flatten()
     succeeded, ended_count = counts.tolist()
     success = succeeded / ended_count if ended_count else math.nan
-    return obs, _Round(torch.cat(seen), torch.cat(labels), torch.cat(returns[::-1]), success)
+    return obs, _Round(torch.cat(seen), torch.cat(labels), returns, success)
 
 
 def _learn(

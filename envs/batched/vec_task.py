@@ -216,6 +216,11 @@ class VecTask(TaskDefinition):
         """Give every environment a stream of random numbers of its own seed, from the next reset on."""
         self.streams.seed(self._everyone, seeds)
 
+    def redraw_looks(self) -> None:
+        """Draw the looks of all environments anew in mid-episode; the next step's pictures show them."""
+        if self.visuals is not None:
+            self.visuals.apply(self.sim, self.streams, self._everyone)
+
     def reset_done(self) -> tuple[Observations, Tensor]:
         """Begin new episodes where `reset_buf` is 1 and that has not happened yet.
 

@@ -37,7 +37,8 @@ Trajectories = dict[str, Tensor]
 ``actions`` as drawn, before clipping; ``means`` and ``stds`` of what they were drawn from; ``log_probs``;
 ``values`` of the states; ``next_values``, of the states that followed, the last ones of episodes included, 0
 where an episode was terminated; ``rewards``; ``ended``, whether an episode ended with this step; ``judged``,
-what a critic of a vector saw; ``expert/mean``, ``expert/std`` and ``expert/value``, what an expert said.
+what a critic of a vector saw; ``expert/mean``, ``expert/std`` and ``expert/value``, what an expert said
+in every step.
 """
 
 
@@ -81,7 +82,7 @@ class ActorCritic(DistillationMethod):
     ) -> None:
         check_actor_critic(student, task)
         super().__init__(task, expert, student, config, seed)
-        self.expert, self.ppo, self.threads = expert, config.ppo, config.learning.threads
+        self.expert, self.ppo = expert, config.ppo
         self.gamma = discount(config.ppo, expert)
         self.diagnostics: dict[str, float] = {}
         # The frames of stacks that reach back before the roll-out are kept too.
@@ -124,7 +125,8 @@ class ActorCritic(DistillationMethod):
         with self.ledger.clock("rollout"), torch_threads(1):
             memory = self.rolling.state.memory
             trajectories = self.roll_out()
-        with self.ledger.clock("learning"), torch_threads(self.threads):
+        # Threads work at shards alone: sums that torch cuts up depend on how many there are.
+        with self.ledger.clock("learning"), torch_threads(1):
             if self.ppo.desired_kl is None:
                 self.learner.decay(self.ledger.spent)
             self.learn(trajectories, memory)
@@ -167,7 +169,9 @@ class ActorCritic(DistillationMethod):
                 step |= {f"expert/{k}": v for k, v in advice._asdict().items() if v is not None}
             self.ledger.add_step(ended, extras["success"], errors)
             steps.append({**step, "rewards": rewards, "ended": ended, "next_values": last})
-        found = {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
+        # Of several experts, those that are asked in a step may all have values, and in the next not.
+        names = [name for name in steps[0] if all(name in step for step in steps)]
+        found = {name: torch.stack([step[name] for step in steps]) for name in names}
         after = torch.cat([found["values"][1:], self.judge(rolling.obs_dict, rolling.state)[None]])
         found["next_values"] = torch.where(found["ended"], found["next_values"], after)
         return found

@@ -167,6 +167,7 @@ class DaggerValue(Dagger):
             self.buffer.add(self.learner.fields(shown, advice.mean, advice.std), rolling.started)
             actions, state = self.student.act(shown, rolling.state, not self.stochastic, self.generator)
             right = advice.mean.clamp(-1, 1)
+            rolling.refresh(self.learner)
             rolling.obs_dict, rewards, dones, extras = self.task.step(drive(actions, right))
             rolling.started = ended = dones.bool()
             rolling.state = state.reset(ended)

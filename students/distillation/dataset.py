@@ -116,6 +116,9 @@ class DatasetWriter:
         self._arrays = {
             name: dataset_files.open_array(self.folder, layout, name, write=True) for name in layout.fields
         }
+        if (self.folder / dataset_chunks.LOG_BEFORE_REPAIR).exists():
+            # Behind what was set aside, too: its files may be made whole from a copy.
+            self._chunk = max(array.shape[0] for array in self._arrays.values()) // self.chunk_steps
         self._block = {
             name: np.zeros((self.chunk_steps, *field.shape), field.dtype)
             for name, field in layout.fields.items()
@@ -318,8 +321,11 @@ def _same(folder: Path, layout: Layout, metadata: Mapping[str, Any]) -> Layout:
     import json
 
     found, known = dataset_files.read_layout(folder)
-    given = json.loads(json.dumps(dict(metadata)))
-    keys = [key for key in {**known, **given} if key not in MAY_DIFFER and known.get(key) != given.get(key)]
+    # As text: NaN, which an expert's facts may hold, is not equal to itself.
+    on_disk, given = ({k: json.dumps(v, sort_keys=True) for k, v in m.items()} for m in (known, metadata))
+    keys = [
+        key for key in {**on_disk, **given} if key not in MAY_DIFFER and on_disk.get(key) != given.get(key)
+    ]
     names = {**found.fields, **layout.fields}
     keys += [f"field {name}" for name in names if found.fields.get(name) != layout.fields.get(name)]
     if keys:

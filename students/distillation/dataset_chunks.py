@@ -42,7 +42,9 @@ def find_damage(folder: Path, layout: Layout, commits: list[Commit]) -> None:
     whole = 0
     for commit in commits:
         problems = []
-        for path, size in zip(layout.files(folder, commit.chunk), commit.sizes, strict=True):
+        if len(commit.sizes) != len(layout.fields):
+            problems.append(f"{folder / LOG} tells of {len(commit.sizes)} files of chunk {commit.chunk}")
+        for path, size in zip(layout.files(folder, commit.chunk), commit.sizes, strict=False):
             try:
                 found = path.stat().st_size
             except FileNotFoundError:
@@ -94,7 +96,8 @@ def repair(folder: str | Path) -> tuple[int, int]:
     """Read every chunk of a damaged dataset, and keep those that are intact; nothing is deleted.
 
     The log is written anew, the old one stays as ``commits-before-repair.jsonl``. Episodes that run through
-    a chunk that is lost are then in two parts. Chunks recorded later go behind those that are kept.
+    a chunk that is lost are then in two parts. Chunks recorded later go behind all that there are, and leave
+    the files of those that were set aside.
 
     Returns:
         Steps kept, and steps set aside.

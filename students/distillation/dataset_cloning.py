@@ -49,9 +49,10 @@ class CloningConfig:
     samples_per_frame: float = 4.8
 
     def __post_init__(self) -> None:
-        for name in ("updates", "round_updates", "buffer_frames", "samples_per_frame"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in ("updates", "seconds", "round_updates", "buffer_frames", "samples_per_frame"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0, not {value}")
 
 
 def clone_from(
@@ -87,7 +88,8 @@ def clone_from(
     names = check_dataset(dataset, student)
     generator = torch.Generator(student.device).manual_seed(seed)
     learner = Learner(student, config.learning, generator)
-    ledger = Ledger(Budget(seconds=config.seconds or math.inf), student.num_actions, student.device)
+    budget = Budget(seconds=math.inf if config.seconds is None else config.seconds)
+    ledger = Ledger(budget, student.num_actions, student.device)
     feed = _Feed(dataset, names, learner, ledger, config, seed)
     with ledger.clock("rollout"), torch_threads(1):
         feed.fill()

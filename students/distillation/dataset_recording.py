@@ -152,6 +152,7 @@ class _Recording:
         self.state = None if student is None else student.start(task.num_envs)
         self.started = torch.ones(task.num_envs, dtype=torch.bool, device=task.device)
         self.advice = expert.advise(self.obs_dict)
+        self.judges = self.advice.value is not None
 
     def step(self, writer: DatasetWriter) -> None:
         """Take a step of all environments and hand it to the writer."""
@@ -188,8 +189,9 @@ class _Recording:
     def _fields(self, obs_dict: Observations, actions: Tensor, by_expert: Tensor) -> dict[str, Tensor]:
         fields = {f"{VIEWS}{name}": view for name, view in obs_dict.items() if name not in ALIASES}
         fields |= {LABEL: self.advice.mean, DEVIATION: self.advice.std}
-        if self.advice.value is not None:
-            fields["expert/value"] = self.advice.value
+        if self.judges:  # of several experts, those that are asked in another step may have no values
+            unknown = torch.full_like(self.advice.mean[:, 0], torch.nan)
+            fields["expert/value"] = unknown if self.advice.value is None else self.advice.value
         return {**fields, "action": actions, "by_expert": by_expert}
 
 

@@ -233,7 +233,10 @@ class FineTuning(ActorCritic):
     def losses(self, heads: Heads, batch: Mapping[str, Tensor]) -> tuple[Tensor, Terms]:
         """PPO's, and the anchor's; in the first rounds those of values alone."""
         losses, terms = super().losses(heads, batch)
-        return (self.ppo.value_loss * terms.value if self.warming_up else losses), terms
+        if not self.warming_up:
+            return losses, terms
+        # The policy stays: a divergence is rounding, which `desired_kl` would raise the rate for.
+        return self.ppo.value_loss * terms.value, terms._replace(kl=torch.zeros_like(terms.kl))
 
     def added_losses(self, heads: Heads, batch: Mapping[str, Tensor]) -> Tensor | None:
         """``weight KL(anchor || student)``"""

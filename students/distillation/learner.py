@@ -43,6 +43,8 @@ class LearningConfig:
             fill it and are left out of the loss. At most ``sequence_length - 1``.
         max_grad_norm: gradients are scaled down to it.
         augmentation: of the images, in learning alone; None for none.
+        fresh_looks: draw the task's looks anew at every step of a roll-out, not only at resets, for students
+            without memory that see single frames: see `RollOut.refresh`. Not for reinforcement learning.
         shard_size: on a CPU, minibatches are cut into shards of at most so many frames, which threads work
             at side by side. Each draws its frames and their augmentation from a generator of its own: results
             depend on this number, but not on `threads`.
@@ -63,6 +65,7 @@ class LearningConfig:
     burn_in: int = 4
     max_grad_norm: float = 10.0
     augmentation: ImageAugmentation | None = None
+    fresh_looks: bool = True
     shard_size: int = 128
     threads: int = 0
 

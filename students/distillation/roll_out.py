@@ -67,6 +67,7 @@ class RollOut:
         """
         assert self.expert is not None
         for _ in range(steps):
+            self.refresh(learner)
             advice = self.expert.advise(self.obs_dict)
             buffer.add(learner.fields(self.obs_dict, advice.mean, advice.std), self.started)
             actions, self.state = self.student.act(self.obs_dict, self.state, deterministic, generator)
@@ -75,6 +76,16 @@ class RollOut:
             self.started = dones.bool()
             self.state = self.state.reset(self.started)
             ledger.add_step(self.started, extras["success"], (actions - right).abs())
+
+    def refresh(self, learner: Learner) -> None:
+        """Before a step: draw looks anew, where that is wanted and the student cannot notice.
+
+        An episode in one look shows as many looks as there are episodes; this shows as many as frames. A
+        student that compares frames would see the camera jump, and keeps its episode's look.
+        """
+        config = self.student.config
+        if learner.config.fresh_looks and config.frames == 1 and not config.memory:
+            self.task.redraw_looks()
 
     def state_dict(self) -> StateDict:
         """The running episodes, by value: the task's state, what it shows now, and the student's memory."""

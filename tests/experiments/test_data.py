@@ -157,6 +157,28 @@ def test_train(recorded: Path, tmp_path: Path) -> None:
         data(DataConfig(replace(config, images=("wrst/rgb",))))
 
 
+def test_training_that_would_come_to_nothing_does_not_begin(
+    recorded: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    config = TrainConfig(recorded, tmp_path / "out", updates=3, episodes=4)
+    (tmp_path / "notes.txt").touch()
+    for changes, message in [
+        ({"out": recorded}, "holds something else"),
+        ({"out": tmp_path}, r"holds something else \(notes.txt\); choose another --out"),
+        ({"episodes": -1}, "episodes must not be negative"),
+        ({"device": "cudda"}, "device"),
+    ]:
+        with pytest.raises((ValueError, RuntimeError), match=message):
+            data(DataConfig(replace(config, **changes)))
+    unnamed = Dataset(recorded)
+    unnamed.metadata = {"task": "a.module:Task"}  # recorded without the command
+    monkeypatch.setattr(data_run, "Dataset", lambda folder: unnamed)
+    with pytest.raises(ValueError, match=r"no name, looks, cameras in its metadata.*--episodes 0"):
+        data(DataConfig(config))
+    assert not (tmp_path / "out").exists()
+    assert not (recorded / "results.json").exists()
+
+
 def test_repair(expert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     out = tmp_path / "reach"
     data(DataConfig(replace(record_config(expert, out), size=16, obs="rgb")))

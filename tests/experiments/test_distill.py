@@ -1,6 +1,7 @@
 """One cell of `tutelage distill` on the smallest of budgets, and what the command refuses at once."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,11 @@ def test_an_expert_plays_the_same_episodes_without_pictures(config: DistillConfi
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"frames": -5}, "a budget needs frames or seconds above 0"),
         ({"seconds": 0.0}, "a budget needs frames or seconds above 0"),
+        ({"seconds": math.nan}, "seconds must be a finite number, not nan"),
+        ({"stack": 0}, "stack must be at least 1, not 0"),
+        ({"expert_steps": 0}, "expert_steps must be at least 1, not 0"),
+        ({"expert_success": 98.0}, "expert_success is a share, above 0 and up to 1, not 98"),
+        ({"checkpoint_every": math.nan}, "checkpoint_every must not be negative, but is nan"),
         ({"task": "ball-balance"}, r"the expert reads \(21,\) numbers in the view 'privileged'"),
         ({"expert": Path("nowhere")}, "nowhere"),
     ],

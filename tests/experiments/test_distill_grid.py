@@ -20,6 +20,7 @@ from tutelage.experiments.distill_results import read_distillation
 from tutelage.experiments.distill_run import read_results, run_cell
 from tutelage.experiments.folders import FolderError
 from tutelage.experiments.processes import Job, JobPool
+from tutelage.experiments.records import write_json
 from tutelage.students.vision_student import WEIGHTS
 
 METHODS = ("on-policy", "asymmetric-ppo")
@@ -159,6 +160,34 @@ def bad(values, folder):
 def dies(values, folder):
     os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_what_has_finished_stays_so_when_an_addition_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "grid_jobs.py").write_text(JOBS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    status = {"state": "finished", "step": 7, "steps": 7, "seconds": 0.0, "scores": [[7, 50.0]]}
+    for name in ("bad", "dies", "late"):
+        write_json(tmp_path / "out" / name / "status.json", status)
+    jobs = [
+        Job("first", "grid_jobs:bad", {"what": ""}, 1),
+        Job("bad", "grid_jobs:bad", {"what": ""}, 7, again=True),
+        Job("dies", "grid_jobs:dies", {}, 7, again=True),
+        Job("late", "grid_jobs:good", {}, 7, after=("first",), again=True),
+    ]
+    text = io.StringIO()
+    failed = JobPool(tmp_path / "out", jobs, Console(file=text, width=200), []).run(2)
+    assert {job.name for job in failed} == {"first", "bad", "dies", "late"}
+    for name in ("bad", "dies", "late"):
+        assert json.loads((tmp_path / "out" / name / "status.json").read_text()) == status
+    printed = " ".join(text.getvalue().split())
+    for said in (
+        "bad: RuntimeError: the gripper fell off",
+        "dies: killed by signal 9",
+        "late: it needs first",
+    ):
+        assert printed.count(f"failed {said}") == 2  # when it happens, and at the end
 
 
 def test_jobs_wait_for_others_and_crash_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

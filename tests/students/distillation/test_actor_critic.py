@@ -66,6 +66,9 @@ def test_terms_by_hand() -> None:
     # In units of 2, returns are 0.5, old values 0 or 1, and may move by 0.2 at most: to 0.2 or 0.8.
     clipped = ppo_terms(heads, batch, PPOConfig(clip_values=True), torch.tensor(2.0))
     torch.testing.assert_close(clipped.value, torch.tensor([1.0, 0.3**2, 0.3**2, 0.75**2]))
+    # KL(N(0.5, 2) || N(0, 1)) = ln(1 / 2) + (4 + 0.25) / 2 - 1 / 2; the other way it would be 0.35
+    wider = ppo_terms(heads, {**batch, "stds": 2 * std}, PPOConfig(), torch.tensor(2.0))
+    torch.testing.assert_close(wider.kl, torch.full((4,), -math.log(2) + 4.25 / 2 - 0.5))
     limited = ppo_terms(heads, batch, PPOConfig(ratio_limit=1.4), torch.tensor(2.0))
     torch.testing.assert_close(limited.surrogate, torch.tensor([-1.2 * 2, 1.4 * 2, -0.5 * 2, 0.8 * 2]))
 
@@ -262,6 +265,7 @@ def test_all_shards_have_the_normalisers(slider: Any, new_student: Any) -> None:
     critic = method.student.critic
     assert critic is not None
     assert float(critic.value_scale) != 1
+    assert int(critic.seen) == 3 * 8 * 8
 
 
 def test_critic_of_the_student_judges_last_pictures(slider: Any, new_student: Any) -> None:
@@ -280,6 +284,72 @@ def test_critic_of_the_student_judges_last_pictures(slider: Any, new_student: An
         fresh = student({**shown, **last.frames}, last).value
     torch.testing.assert_close(found["next_values"][5], value)
     assert fresh is not None
+
+
+def test_loss_of_a_minibatch(slider: Any, new_student: Any) -> None:
+    """Weights and signs of PPO's terms; advantages are normalised over the whole roll-out."""
+    found: list[Tensor] = []
+
+    class Watched(AsymmetricPPO):
+        def losses(self, heads: Heads, batch: Any) -> Any:
+            assert self.student.critic is not None
+            losses, terms = super().losses(heads, batch)
+            plain = ppo_terms(heads, batch, self.ppo, self.student.critic.value_scale)
+            wanted = plain.surrogate + 0.7 * plain.value - 0.3 * plain.entropy
+            torch.testing.assert_close(losses, wanted)
+            found.append(batch["advantages"])
+            return losses, terms
+
+    task, ppo = slider(num_envs=8), replace(CONFIG.ppo, epochs=1, value_loss=0.7, entropy=0.3)
+    method = Watched(task, None, new_student(task, **RL), replace(CONFIG, ppo=ppo), seed=0)
+    method.round()
+    advantages = torch.cat(found)
+    assert len(advantages) == 8 * 8
+    assert float(advantages.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(advantages.std()) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_rate_of_rounds_follows_the_divergence(slider: Any, new_student: Any) -> None:
+    """Two epochs of one minibatch: before the first step nothing differs, before the second too much."""
+    ppo = replace(CONFIG.ppo, desired_kl=1e-9)
+    method = made(slider, new_student, config=replace(CONFIG, ppo=ppo))
+    rates = []
+    for _ in range(2):
+        method.round()
+        rates.append(method.learner.learning_rate)
+    assert rates == pytest.approx([1e-3 / 1.5, 1e-3 / 1.5**2])
+
+
+def test_the_rate_of_rounds_falls_with_the_budget(slider: Any, new_student: Any) -> None:
+    """To 5 %; it is set after each roll-out, of a quarter of the budget."""
+    config = replace(CONFIG, budget=Budget(frames=4 * 64), ppo=replace(CONFIG.ppo, epochs=1))
+    method, rates = made(slider, new_student, config=config), []
+    method.run(lambda progress: rates.append(progress.learning_rate))
+    assert rates == pytest.approx([1e-3 * (1 - 0.95 * part / 4) for part in range(1, 5)])
+
+
+def test_only_shards_are_worked_at_by_several_threads(slider: Any, new_student: Any) -> None:
+    """Torch's own sums of many numbers depend on its threads, and results must not."""
+    found: list[int] = []
+
+    class Watched(AsymmetricPPO):
+        def judge_anew(self, judged: Tensor | None, returns: Tensor) -> None:
+            found.append(torch.get_num_threads())
+
+    task, learning = slider(num_envs=8), replace(LEARNING, threads=2)
+    Watched(task, None, new_student(task, **RL), replace(CONFIG, learning=learning), seed=0).round()
+    assert found == [1]
+
+
+def test_explained_variance(slider: Any, new_student: Any) -> None:
+    """1 where values are the returns, 0 where they say the same of every state."""
+    for right, explained in ((True, 1.0), (False, 0.0)):
+        method = made(slider, new_student, config=replace(CONFIG, ppo=replace(CONFIG.ppo, gamma=0.0)))
+        memory = method.rolling.state.memory
+        found = method.roll_out()
+        values = found["rewards"] if right else torch.full_like(found["rewards"], 3.0)
+        method.learn({**found, "values": values.clone()}, memory)
+        assert method.diagnostics["explained_variance"] == pytest.approx(explained, abs=1e-5)
 
 
 # --- the whole -------------------------------------------------------------------------------------------

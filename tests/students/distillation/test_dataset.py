@@ -257,6 +257,24 @@ def test_a_damaged_chunk_is_named_and_the_others_kept(damage: str, tmp_path: Pat
     assert begins == [True, *[False] * 3, True, *[False] * 7, True, *[False] * 3]
 
 
+def test_what_a_repair_sets_aside_stays_when_more_is_recorded(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    write(folder, 0, 16)
+    files = [folder / "obs" / "x" / f"c.{chunk}.0.0" for chunk in (2, 3)]
+    whole = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    assert repair(folder) == (8, 8)
+    write(folder, 30, 34)
+    assert numbers(Dataset(folder)) == [*range(8), *range(30, 34)]
+    # With the files from a copy, nothing is lost.
+    for file, data in zip(files, whole, strict=True):
+        file.write_bytes(data)
+    last = (folder / "commits.jsonl").read_bytes().splitlines(keepends=True)[-1]
+    (folder / "commits.jsonl").write_bytes((folder / "commits-before-repair.jsonl").read_bytes() + last)
+    assert numbers(Dataset(folder)) == [*range(16), *range(30, 34)]
+
+
 def test_a_flipped_bit_is_found_when_it_is_read(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     write(folder, 0, 12)
@@ -283,6 +301,11 @@ def test_a_damaged_log(tmp_path: Path) -> None:
             DatasetError, match=r"line [23] of .*commits.jsonl is damaged; `tutelage data repair"
         ):
             Dataset(folder)
+    few = json.loads(lines[1])
+    few["sizes"].pop()
+    log.write_bytes(lines[0] + json.dumps(few).encode() + b"\n" + lines[2])
+    with pytest.raises(DatasetError, match=r"tells of 4 files of chunk 1; 8 of 12 steps .*data repair"):
+        Dataset(folder)
     log.unlink()
     (folder / "obs" / "x" / "c.1.0.0123abcd.partial").write_bytes(b"first bytes")
     with pytest.raises(DatasetError, match=r"commits.jsonl is missing; `tutelage data repair"):
@@ -375,6 +398,12 @@ def test_other_data_are_not_mixed_in(tmp_path: Path) -> None:
     assert numbers(Dataset(tmp_path / "d")) == [0, 1, 2, 3]
 
 
+def test_metadata_that_are_no_number_are_the_same_again(tmp_path: Path) -> None:
+    for first in (0, 4):
+        write(tmp_path / "d", first, first + 4, expert={"success": math.nan, "hidden": (8, 8)})
+    assert numbers(Dataset(tmp_path / "d")) == list(range(8))
+
+
 # --- recording and cloning -----------------------------------------------------------------------------
 
 
@@ -428,6 +457,21 @@ def test_a_mixture_records_who_acted(slider: Any, expert: Any, new_student: Any,
     assert 0 < jitter.max() < 0.6  # the noise of 0.1
     with pytest.raises(ValueError, match=r"with beta=0\.25 a student acts too"):
         record(task, expert, tmp_path / "e", config, 0)
+
+
+def test_values_that_are_not_always_told(slider: Any, expert: Any, tmp_path: Path) -> None:
+    """A router's are None in steps in which one of the experts that are asked has no critic."""
+
+    class Sometimes:
+        view, num_actions, queries = "privileged", 1, 0
+
+        def advise(self, obs_dict: Any) -> Any:
+            self.queries += 1
+            return expert.advise(obs_dict)._replace(value=torch.ones(4) if self.queries % 2 else None)
+
+    record(slider(4), Sometimes(), tmp_path / "d", RecordingConfig(frames=4 * 4, chunk_frames=16), seed=0)
+    values = Dataset(tmp_path / "d").read(0, 4)["expert/value"]
+    assert values.isnan().all(1).tolist() == [False, True, False, True]
 
 
 @pytest.fixture
@@ -553,6 +597,8 @@ def test_what_does_not_fit_is_named(recorded: Dataset, slider: Any, new_student:
         clone_from(Dataset(tmp_path / "empty"), student, config, 0)
     with pytest.raises(ValueError, match="updates must be above 0"):
         CloningConfig(updates=0)
+    with pytest.raises(ValueError, match="seconds must be above 0"):
+        CloningConfig(seconds=0.0)
     with pytest.raises(ValueError, match=r"need beta in \[0, 1\]"):
         RecordingConfig(beta=1.5)
 

@@ -109,6 +109,20 @@ def test_rounds(slider: Any, expert: Any, new_student: Any) -> None:
     assert float(method.ledger.history[0].action_error[0]) > 0
 
 
+def test_values_that_are_not_always_told(slider: Any, expert: Any, new_student: Any) -> None:
+    """A router's are None in steps in which one of the experts that are asked has no critic."""
+
+    class Sometimes(Judging):
+        def advise(self, obs_dict: Mapping[str, Tensor]) -> Advice:
+            advice = super().advise(obs_dict)
+            return advice if self.inner.queries < 40 else advice._replace(value=None)
+
+    method = made(slider, Sometimes(expert), new_student)
+    assert "expert/value" not in method.roll_out()
+    always = made(slider, Judging(expert), new_student)
+    assert "expert/value" in always.roll_out()
+
+
 def test_gate(slider: Any, expert: Any, new_student: Any) -> None:
     with pytest.raises(ValueError, match="this expert has no critic: set gate=False"):
         made(slider, expert, new_student, gate=True).round()
