@@ -163,11 +163,10 @@ def train_on(config: TrainConfig) -> dict[str, Any]:
 
 def _check_training(config: TrainConfig, dataset: Dataset) -> None:
     """Make sure, before minutes are spent, that the student can be put there, and evaluated."""
-    ours = ("student", "results.json", "events.out.tfevents.*")
-    if config.out.is_dir() and (
-        foreign := [path.name for path in config.out.iterdir() if not any(map(path.match, ours))]
-    ):
-        raise ValueError(f"{config.out} holds something else ({min(foreign)}); choose another --out")
+    ours = ("student", "results.json", "events.out.tfevents.*", ".*")
+    found = sorted(config.out.iterdir()) if config.out.is_dir() else []
+    if foreign := [path.name for path in found if not any(map(path.match, ours))]:
+        raise ValueError(f"{config.out} holds something else ({foreign[0]}); choose another --out")
     if config.episodes < 0:
         raise ValueError(f"episodes must not be negative, but is {config.episodes}")
     if config.device != "cpu":

@@ -122,7 +122,8 @@ class DistillConfig:
     memory: int = 0
     """Units of the student's recurrent memory; 0: none."""
     encoder: Literal["fast", "nature", "impala", "points"] = "fast"
-    """The student's image encoder."""
+    """The student's image encoder; points is a PointNet of one camera's depth, for GPUs: on a CPU it learns
+    some fifty times as slowly as fast."""
     head: Literal["deterministic", "gaussian"] | None = None
     """Whether the student answers with actions or with their distribution; default: deterministic, where the
     method draws no actions."""

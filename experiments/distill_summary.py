@@ -189,8 +189,10 @@ def print_tables(found: Distillation, console: Console) -> None:
         return
     config = found.description["runs"][-1]["config"]
     title = f"{found.description['task']}: {config['obs']} of {', '.join(config['cameras'])}; mean over seeds"
-    costs = [list(column) for column in zip(*cost_table(rows), strict=True)]  # methods side by side
-    for head, *body in (success_table(found, rows), costs):
+    words, *each = cost_table(rows)
+    beside = [each[i : i + 3] for i in range(0, len(each), 3)]  # as many methods as fit 80 columns
+    costs = [[list(column) for column in zip(words, *block, strict=True)] for block in beside]
+    for head, *body in (success_table(found, rows), *costs):
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
         for i, name in enumerate(head):
             name = name.replace("P(beats baseline)", "beats baseline")  # fits 80 columns

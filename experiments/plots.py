@@ -87,7 +87,15 @@ def _legend(figure: Figure, names: Sequence[str], palette: dict[str, str]) -> No
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=palette[name], linewidth=3, label=name) for name in names]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(names), 8), frameon=False)
+    room = 72 * figure.get_figwidth()
+    columns = next(n for n in range(min(len(names), 8), 0, -1) if n == 1 or _legend_width(names, n) < room)
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)
+
+
+def _legend_width(names: Sequence[str], columns: int) -> float:
+    """Points that a legend takes, about: a column's lines, and its longest name."""
+    rows = -(-len(names) // columns)
+    return sum(45 + 4.8 * max(map(len, names[i : i + rows])) for i in range(0, len(names), rows))
 
 
 def _short_number(value: float, _: object = None) -> str:

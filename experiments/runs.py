@@ -333,13 +333,17 @@ def _folder_hint(folder: Path) -> str:
     """What a user who gave the wrong folder probably meant."""
     if not folder.is_dir():
         return f"{folder} is not a folder"
+    names = ("grid.json", "distill.json")
     for parent in folder.resolve().parents:
-        if (parent / "grid.json").exists():
+        if any((parent / name).exists() for name in names):
             return f"{folder} lies inside a grid; give {parent}"
-    inside = sorted(path.parent.name for path in folder.glob("*/grid.json"))
+    inside = sorted(path.parent.name for name in names for path in folder.glob(f"*/{name}"))
     if inside:
         return f"{folder} holds {len(inside)} grid(s); give one of them: {', '.join(inside[:5])}"
-    return f"{folder} has no grid.json; give the folder that `tutelage compare --out` wrote"
+    return (
+        f"{folder} has no grid.json and no distill.json; give the folder that `tutelage compare` or "
+        "`tutelage distill` wrote"
+    )
 
 
 def read_grid(folder: Path | str) -> Grid:

@@ -28,8 +28,8 @@ def run_in_process(target: str, values: dict[str, Any], folder: str) -> None:
         getattr(importlib.import_module(module), function)(values, path)
     except BaseException as error:  # whatever it is, the grid goes on and names it
         traceback.print_exc()
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        message = f"{type(error).__name__}: {error}"
+        message = " ".join(f"{type(error).__name__}: {error}".split())  # a line, which the grid shows
+        print(message, file=sys.stderr, flush=True)
         status = read_status(path)
         # A status may be another process's; a finished cell stays finished when an addition to it fails.
         if not isinstance(error, FolderError) and status.get("state") != "finished":

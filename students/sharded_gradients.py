@@ -35,8 +35,8 @@ class ShardedGradients(Generic[Module]):
     gradient, bit for bit, with any number of threads.
 
     Args:
-        module: whose gradients are wanted. Replicas are made anew when its parameters are no longer where
-            they were, or others.
+        module: whose gradients are wanted. Replicas are made anew when its parameters or buffers are no
+            longer where they were, or others, or when parameters have been frozen or freed.
         threads: that work at shards; 0 for all cores that this process may use. No more are used than there
             are cores.
 
@@ -109,9 +109,9 @@ def _replica(module: Module) -> Module:
     return replica
 
 
-def _places(module: nn.Module) -> list[int]:
-    """Where a module's parameters are in memory."""
-    return [parameter.data_ptr() for parameter in module.parameters()]
+def _places(module: nn.Module) -> list[tuple[int, bool]]:
+    """Where a module's parameters and buffers are in memory, and whether they want gradients."""
+    return [(tensor.data_ptr(), tensor.requires_grad) for tensor in (*module.parameters(), *module.buffers())]
 
 
 def _add_gradients(replicas: Sequence[nn.Module]) -> None:

@@ -78,6 +78,9 @@ class ImageAugmentation:
     depth_step: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("shift", "patches", "cutouts"):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name} must be a whole number, not {getattr(self, name)}")
         for field in fields(self):
             amount = getattr(self, field.name)
             shares = ("brightness", "contrast", "saturation", "swap", "cutout_size", "depth_lost")

@@ -170,7 +170,6 @@ class _Feed:
 
     def renew(self, trained: int) -> None:
         """Replace some frames, where there are others, after learning from so many."""
-        self.ledger.add_step(*self._nobody())
         if self.fits:
             return
         self._owed += trained / self.samples_per_frame
@@ -209,9 +208,3 @@ class _Feed:
         """What the learner keeps of a step."""
         obs_dict = {view: values[name] for view, name in self.names.items()}
         return self.learner.fields(obs_dict, values[LABEL], values[DEVIATION])
-
-    def _nobody(self) -> tuple[Tensor, Tensor, Tensor]:
-        """A step of no environment, whose errors nobody knows."""
-        none = torch.zeros(0, dtype=torch.bool, device=self.buffer.device)
-        size = (1, self.learner.student.num_actions)
-        return none, none, torch.full(size, math.nan, device=self.buffer.device)

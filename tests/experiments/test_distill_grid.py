@@ -14,10 +14,10 @@ import pytest
 from rich.console import Console
 
 from tutelage.experiments.distill import DistillConfig, checked, distill, only
-from tutelage.experiments.distill_expert import make_expert
+from tutelage.experiments.distill_expert import expert_description, make_expert
 from tutelage.experiments.distill_grid import DistillGrid
 from tutelage.experiments.distill_results import read_distillation
-from tutelage.experiments.distill_run import read_results, run_cell
+from tutelage.experiments.distill_run import cell_description, read_results, run_cell
 from tutelage.experiments.folders import FolderError
 from tutelage.experiments.processes import Job, JobPool
 from tutelage.experiments.records import write_json
@@ -172,7 +172,7 @@ def test_what_has_finished_stays_so_when_an_addition_fails(
         write_json(tmp_path / "out" / name / "status.json", status)
     jobs = [
         Job("first", "grid_jobs:bad", {"what": ""}, 1),
-        Job("bad", "grid_jobs:bad", {"what": ""}, 7, again=True),
+        Job("bad", "grid_jobs:bad", {"what": "and\n  broke"}, 7, again=True),
         Job("dies", "grid_jobs:dies", {}, 7, again=True),
         Job("late", "grid_jobs:good", {}, 7, after=("first",), again=True),
     ]
@@ -183,7 +183,7 @@ def test_what_has_finished_stays_so_when_an_addition_fails(
         assert json.loads((tmp_path / "out" / name / "status.json").read_text()) == status
     printed = " ".join(text.getvalue().split())
     for said in (
-        "bad: RuntimeError: the gripper fell off",
+        "bad: RuntimeError: the gripper fell off and broke",
         "dies: killed by signal 9",
         "late: it needs first",
     ):
@@ -241,3 +241,25 @@ def test_experts_are_shared_and_asked_for_where_they_are_needed(config: DistillC
     assert {run.state for run in found.runs} == {"missing"}
     with pytest.raises(FolderError, match="holds runs of reach"):
         DistillGrid(replace(config, task="push-cube"), "", Console(file=io.StringIO()))
+
+
+def test_what_cannot_stand_in_one_folder_is_refused(config: DistillConfig) -> None:
+    def grid(config: DistillConfig) -> DistillGrid:
+        return DistillGrid(config, "", Console(file=io.StringIO()))
+
+    config = checked(replace(config, method=("on-policy",)))
+    out = config.folder
+    write_json(out / "experts/seed-0/config.json", expert_description(config, 0))
+    write_json(out / "on-policy/seed-1/config.json", cell_description(config, "on-policy", 1))
+    grid(config)
+    with pytest.raises(FolderError, match=r"experts/seed-0 was made .* \(different: expert_steps\)"):
+        grid(replace(config, method=("bc",), expert_steps=5))  # a finished expert would be taken as it is
+    with pytest.raises(FolderError, match=r"on-policy/seed-1 was made .* \(different: frames\)"):
+        grid(replace(config, first_seed=7, frames=400))  # seeds of a method are averaged
+    with pytest.raises(FolderError, match=r"no run of the baseline dagger is in .*, only of: bc, on-policy"):
+        grid(replace(config, method=("bc",), baseline="dagger"))
+    grid(replace(config, method=("bc",), frames=400))
+    grid(replace(config, method=("pixels-ppo",), expert_steps=5))  # has nothing of the expert
+    (out / "zarr.json").touch()
+    with pytest.raises(FolderError, match="is a folder of `tutelage data`"):
+        grid(config)

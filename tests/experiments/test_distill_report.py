@@ -1,10 +1,12 @@
 """Tables and report of a folder of `tutelage distill` made up by hand, with figures worked out beside."""
 
 import csv
+import io
 import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tutelage.experiments import plots
+from tutelage.experiments.distill_methods import METHODS
 from tutelage.experiments.distill_presets import test_sets
 from tutelage.experiments.distill_results import read_distillation
 from tutelage.experiments.distill_summary import (
     cost_table,
+    print_tables,
     run_rows,
     success_table,
     summary_rows,
@@ -23,7 +28,7 @@ from tutelage.experiments.distill_summary import (
 )
 from tutelage.experiments.report import ReportConfig, report
 from tutelage.experiments.runs import GridError
-from tutelage.experiments.statistics import iqm, probability_of_improvement
+from tutelage.experiments.statistics import Estimate, iqm, probability_of_improvement
 
 test_sets.__test__ = False  # type: ignore[attr-defined]  # a name of the domain, not a test
 
@@ -221,6 +226,12 @@ def test_another_test_set_and_wrong_folders(folder: Path, tmp_path: Path) -> Non
         report(ReportConfig(folder, test_set="looks beyon"))
     with pytest.raises(GridError, match=r"has no distill\.json"):
         read_distillation(tmp_path)
+    with pytest.raises(GridError, match=r"lies inside a grid; give .*"):
+        report(ReportConfig(folder / "bc"))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(GridError, match=r"no grid\.json and no distill\.json"):
+        report(ReportConfig(empty))
     (folder / "distill.json").write_text("{")
     with pytest.raises(GridError, match="cannot be understood"):
         read_distillation(folder)
@@ -236,3 +247,36 @@ def test_statistics_are_those_of_the_runs() -> None:
     dagger, bc = (100 * np.array(SUCCESS[name]) for name in ("dagger", "bc"))
     assert float(iqm(bc)) == pytest.approx(48.333, abs=1e-3)
     assert float(probability_of_improvement(bc, dagger)) == pytest.approx(0.14)
+
+
+@pytest.mark.parametrize("panels", [1, 3])
+def test_a_legend_of_all_methods_is_not_cut_off(panels: int) -> None:
+    names = [*METHODS, "expert"]
+    point = Estimate(*(np.array([1.0, 2.0]),) * 3)
+    lines = {name: (np.array([0.0, 1.0]), point) for name in names}
+    figure = plots.curves(
+        [(f"panel {i}", lines) for i in range(panels)],
+        dict.fromkeys(names, "#000000"),
+        x_label="frames",
+        y_label="success",
+        percent=True,
+    )
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+
+
+def test_costs_of_many_methods_can_be_read(folder: Path) -> None:
+    from rich.console import Console
+
+    found = read_distillation(folder)
+    names = tuple(METHODS)
+    first = [replace(run, method=name) for name in names for run in found.of("bc")]
+    text = io.StringIO()
+    print_tables(replace(found, methods=names, runs=tuple(first)), Console(file=text, width=80))
+    lines = [
+        line.split() for line in text.getvalue().splitlines() if line.split()[:2] == ["expert", "queries"]
+    ]
+    assert sum(len(line) - 2 for line in lines) == len(names)
+    assert "\u2026" not in text.getvalue()  # an ellipsis

@@ -120,7 +120,7 @@ def test_wrong_folders_are_told_apart(small, tmp_path):
     with pytest.raises(GridError, match=r"holds 1 grid\(s\); give one of them: grid"):
         read_grid(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(GridError, match=r"has no grid\.json; give the folder that"):
+    with pytest.raises(GridError, match=r"has no grid\.json and no distill\.json; give the folder that"):
         read_grid(tmp_path / "empty")
 
 

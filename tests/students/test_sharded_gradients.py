@@ -116,6 +116,21 @@ def test_replaced_parameters_are_noticed() -> None:
     assert gradients(shards).item() == 25
 
 
+def test_frozen_parameters_and_replaced_buffers_are_noticed() -> None:
+    net = nn.ModuleDict({"kept": line(2.0), "frozen": line(3.0)})
+    net.register_buffer("scale", torch.ones(1, 1))
+    shard = lambda net: (net["frozen"](net["kept"](net.scale)).sum(), torch.ones(()))  # noqa: E731
+    gradients = ShardedGradients(net, 2)
+    assert gradients([shard, shard]).item() == 6
+    net["frozen"].requires_grad_(False)
+    net.scale = torch.full((1, 1), 5.0)
+    assert gradients([shard, shard]).item() == 30
+    kept, frozen = net.parameters()
+    assert frozen.grad is None
+    assert kept.grad is not None
+    assert kept.grad.item() == 15
+
+
 def test_an_error_in_a_shard_is_raised() -> None:
     def broken(net: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
         raise ValueError("no such frame")

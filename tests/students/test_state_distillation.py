@@ -116,6 +116,42 @@ def test_returns_by_hand() -> None:
     assert rolled.success == 0.5
 
 
+def test_noise_is_on_actions_alone_and_the_oldest_rounds_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[Tensor] = []
+    sizes: list[int] = []
+    learn = state_distillation._learn
+
+    def watched(student: Any, optimizer: Any, memory: Any, rolled: Any, *others: Any) -> tuple[float, float]:
+        sizes.append(sum(len(labels) for _, labels in memory))
+        assert all((labels == 0.25).all() for _, labels in memory)
+        taken.append(task.taken)
+        return learn(student, optimizer, memory, rolled, *others)
+
+    monkeypatch.setattr(state_distillation, "_learn", watched)
+    task = make()
+    config = replace(SMALL, frames=32 * 24, updates=1, noise=0.1, buffer_frames=32 * 6 * 2 + 31)
+    distil_state(task, constant(0.25), constant(0.0), config, seed=0)
+    assert sizes == [192, 384, 384, 384]
+    assert float(taken[0].std()) == pytest.approx(0.1, abs=0.04)  # of 64 numbers
+
+
+def test_gradients_are_scaled_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[list[float]] = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, closure: Any = None) -> Any:
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            norms.append([float(p.grad.norm()) for p in parameters])
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    distil_state(make(), constant(0.9), constant(0.0), replace(SMALL, frames=1, max_grad_norm=1e-3), seed=0)
+    assert norms
+    assert max(map(max, norms)) <= 1.001e-3
+
+
 def test_it_learns_what_the_expert_of_each_task_does() -> None:
     task, start = make(), constant(0.0, facts={"task": "count"})
     experts = [constant(-0.6), constant(3.0)]

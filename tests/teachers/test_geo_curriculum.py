@@ -128,6 +128,10 @@ class TestLevels:
         for level in (0, 0, 1):
             attempt(impatient, 10, 0.0)
             assert impatient.level == level
+        new = impatient._new[np.zeros(10, dtype=int)]
+        for level in (1, 1, 2):  # and as much patience with the next
+            impatient.observe(Episodes.of(new, np.zeros(10), successes=np.zeros(10)))
+            assert impatient.level == level
 
     def test_what_is_not_new_does_not_count(self) -> None:
         geo = build()
@@ -151,6 +155,24 @@ class TestLevels:
     def test_wrong_settings_are_refused(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match=r"share from 0 to 1|at least 1"):
             build(**wrong)
+
+    @pytest.mark.parametrize("windows", [1, 2, 4, 6])
+    def test_it_goes_on_as_if_never_interrupted(self, windows: int) -> None:
+        """From any level, within an average; the contract's task teachers see no second level."""
+
+        def go(geo: GeoCurriculum, batches: int) -> list[float]:
+            seen = []
+            for _ in range(batches):
+                tasks = geo.propose(5)
+                seen += [*tasks.flatten(), *geo.metrics().values()]
+                geo.observe(Episodes.of(tasks, np.zeros(5), successes=tasks[:, 0] > 0.3))
+            return seen
+
+        whole = build(splits=(4, 3), patience=2, success_threshold=0.9)
+        go(whole, 2 * windows + 1)
+        resumed = build(seed=9, splits=(4, 3), patience=2, success_threshold=0.9)
+        resumed.load_state_dict(whole.state_dict())
+        assert go(resumed, 12) == go(whole, 12)
 
     def test_a_toy_that_needs_its_like_is_learnt(self) -> None:
         """A student that learns a task only near one that it knows: random tasks are lost on it."""

@@ -228,7 +228,14 @@ def test_wrong_images_are_refused(images, message):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("noise", -1.0), ("contrast", 1.5), ("shift", -2), ("depth_noise", 0.6), ("blur", math.inf)],
+    [
+        ("noise", -1.0),
+        ("contrast", 1.5),
+        ("shift", -2),
+        ("depth_noise", 0.6),
+        ("blur", math.inf),
+        ("patches", 1.5),
+    ],
 )
 def test_wrong_amounts_are_refused(name, value):
     with pytest.raises(ValueError, match=name):

@@ -156,6 +156,37 @@ def test_a_run_begun_anew_takes_over_no_frames_of_the_one_before(
     assert (other.buffer.added, other.buffer.size) == (5, 5)
 
 
+def test_a_folder_that_another_run_has_written_to_is_written_anew(
+    slider: Any, expert: Any, new_student: Any, tmp_path: Path
+) -> None:
+    one, other, last = (make("dagger", slider, expert, new_student) for _ in range(3))
+    one.run(stop_after(1))
+    save_checkpoint(tmp_path, one)
+    other.run(stop_after(1))
+    other.buffer._fields["policy"].zero_()
+    save_checkpoint(tmp_path, other)
+    one.run(stop_after(1))
+    save_checkpoint(tmp_path, one)
+    assert load_checkpoint(tmp_path, last)
+    wanted, found = one.buffer.state_dict()["frames"], last.buffer.state_dict()["frames"]
+    assert all(torch.equal(values, found[name]) for name, values in wanted.items())
+
+
+def test_a_run_that_was_put_back_in_memory_can_be_saved(
+    slider: Any, expert: Any, new_student: Any, tmp_path: Path
+) -> None:
+    """To before its last checkpoint, whose frames are then not its own."""
+    method, last = (make("dagger", slider, expert, new_student) for _ in range(2))
+    method.run(stop_after(1))
+    state = method.state_dict()
+    method.run(stop_after(1))
+    save_checkpoint(tmp_path, method)
+    method.load_state_dict(state)
+    save_checkpoint(tmp_path, method)
+    assert load_checkpoint(tmp_path, last)
+    assert (last.buffer.added, last.ledger.frames) == (5, ROUND)
+
+
 def test_a_kill_while_writing_leaves_the_checkpoint_before(
     slider: Any, expert: Any, new_student: Any, tmp_path: Path
 ) -> None:

@@ -62,6 +62,8 @@ def test_before_training_it_is_the_expert_on_the_predicted_view(slider: Any, ali
         mean = head(raw)
     (thought,) = thoughts
     torch.testing.assert_close(mean, expert.actor(thought.view).clamp(-1, 1))
+    # adapters add nothing yet
+    torch.testing.assert_close(thought.features[0], head.think(thought.view)[0].features[0])
     # what the expert makes of its view (x, goal) = (0.2, -0.1): d = -1
     own, action = head.think(torch.tensor([[0.2, -0.1]]))
     torch.testing.assert_close(own.features[0], torch.tensor([[0.0, 1.0]]))
@@ -103,6 +105,22 @@ def test_loss_by_hand(slider: Any, aligned: Any) -> None:
     seen = (0.05**2 / 0.2 + 0) / 2
     feature = (0 + 0.5 - 0.05) / 2  # the expert's are (0, 1)
     assert found.tolist() == pytest.approx([2 * seen + 3 * feature, 2 * seen])
+
+
+def test_each_layer_has_its_weight_and_the_last_one_is_that_of_all_further(slider: Any, aligned: Any) -> None:
+    learner = AlignmentLearner(
+        aligned(slider(num_envs=1)), replace(CONFIG, feature_weights=(4.0, 2.0)), torch.Generator()
+    )
+    none = torch.zeros(1, 2)
+
+    class Head:
+        def think(self, view: Tensor) -> tuple[Thought, Tensor]:
+            return Thought(none, (none, none, none)), none
+
+    for layer, weight in enumerate((4.0, 2.0, 2.0)):
+        features = tuple(none + (number == layer) for number in range(3))
+        found = learner.alignment_losses(Head(), Thought(none, features), none, torch.ones(1))  # type: ignore[arg-type]
+        assert found.item() == pytest.approx(weight * 0.95)  # Huber of 1
 
 
 def test_no_feature_gradient_where_the_mask_is_zero(slider: Any, aligned: Any) -> None:
