@@ -27,7 +27,7 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset(scale=1, seeds=1, evaluations=6, episodes=256),
+    "quick": Preset(scale=1, seeds=1, evaluations=4, episodes=256),
     "standard": Preset(scale=8, seeds=5, evaluations=10, episodes=256),
     "paper": Preset(scale=64, seeds=10, evaluations=20, episodes=1024),
 }
