@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tutelage.students.distillation.actor_critic import discount
 from tutelage.students.distillation.dagger import Dagger, DaggerConfig, mixture
-from tutelage.students.distillation.learner import LearningConfig
 from tutelage.students.distillation.ppo import PPOConfig, gae
-from tutelage.students.distillation.progress import Budget, DistillationResult, OnProgress
+from tutelage.students.distillation.progress import DistillationResult, OnProgress
 from tutelage.students.distillation.roll_out import Drive
 from tutelage.students.threads import torch_threads
 from tutelage.students.vision_config import STUDENT_VIEW
@@ -25,14 +24,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DaggerValueConfig:
-    """The settings of `DaggerValue`.
+class DaggerValueConfig(DaggerConfig):
+    """The settings of `DaggerValue`: those of `DaggerConfig`, whose `learning` is the critic's too, and more.
 
     Attributes:
-        budget: how long.
-        learning: gradient steps of student and critic.
-        rollout_steps, updates, buffer_frames, beta, beta_rounds, beta_end, noise: as in `DaggerConfig`; but
-            `beta_end` is 0, as values are to be those of the student alone.
+        beta_end: 0, as values are to be those of the student alone.
         stochastic: students with a Gaussian head act by drawing from it, as PPO has them do: values are then
             those that PPO needs.
         gamma: discount; None: the expert's if it tells, or else 0.99.
@@ -43,39 +39,17 @@ class DaggerValueConfig:
         ValueError: for an unknown schedule, or a number out of range.
     """
 
-    budget: Budget = field(default_factory=lambda: Budget(frames=200_000))
-    learning: LearningConfig = field(default_factory=LearningConfig)
-    rollout_steps: int = 25
-    updates: int = 110
-    buffer_frames: int = 60_000
-    beta: Literal["indicator", "linear", "exponential"] = "indicator"
-    beta_rounds: int = 2
     beta_end: float = 0.0
-    noise: float = 0.1
     stochastic: bool = True
     gamma: float | None = None
     lam: float = 0.95
     value_epochs: int = 4
 
     def __post_init__(self) -> None:
-        _ = self.dagger, PPOConfig(gamma=self.gamma, lam=self.lam)  # which check their numbers
+        super().__post_init__()
+        PPOConfig(gamma=self.gamma, lam=self.lam)  # which checks its numbers
         if self.value_epochs < 1:
             raise ValueError(f"value_epochs must be at least 1, not {self.value_epochs}")
-
-    @property
-    def dagger(self) -> DaggerConfig:
-        """The part that is DAgger's."""
-        return DaggerConfig(
-            budget=self.budget,
-            learning=self.learning,
-            rollout_steps=self.rollout_steps,
-            updates=self.updates,
-            buffer_frames=self.buffer_frames,
-            beta=self.beta,
-            beta_rounds=self.beta_rounds,
-            beta_end=self.beta_end,
-            noise=self.noise,
-        )
 
 
 class Steps(NamedTuple):
@@ -135,7 +109,7 @@ class DaggerValue(Dagger):
                 "DAgger with values trains a critic that sees a vector of the task: make the student with "
                 f"VisionConfig(critic_view='privileged'), not critic_view={view!r}"
             )
-        super().__init__(task, expert, student, config.dagger, seed)
+        super().__init__(task, expert, student, config, seed)
         self.values, self.expert = config, expert
         self.critic: Critic = student.critic
         self.critic_view: str = view

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
 
 from tutelage.students.aligned_student import AdaptedHead, AlignedStudent, Thought
 from tutelage.students.distillation.dagger import Dagger, DaggerConfig
 from tutelage.students.distillation.frames import FrameBuffer
-from tutelage.students.distillation.learner import Learner, LearningConfig
+from tutelage.students.distillation.learner import Learner
 from tutelage.students.distillation.losses import huber
-from tutelage.students.distillation.progress import Budget, DistillationResult, OnProgress
+from tutelage.students.distillation.progress import DistillationResult, OnProgress
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.vec_task import VecTask
@@ -29,13 +29,11 @@ Trust = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class FeatureAlignmentConfig:
-    """Feature alignment's settings.
+class FeatureAlignmentConfig(DaggerConfig):
+    """Feature alignment's settings: those of `DaggerConfig`, and more.
 
     Attributes:
-        budget: how long.
-        learning: the student's gradient steps; `clip_labels` must be on, as the student's means are clipped.
-        rollout_steps, updates, buffer_frames, beta, beta_rounds, beta_end, noise: as in `DaggerConfig`.
+        learning: `clip_labels` must be on, as the student's means are clipped.
         view_weight: of the loss of the predicted view. It counts everywhere: what there is to be seen does
             not depend on whether the expert is right.
         feature_weights: of the loss of each hidden layer's features, from the first; the last one is that of
@@ -47,21 +45,12 @@ class FeatureAlignmentConfig:
         ValueError: for an unknown schedule, or a number out of range.
     """
 
-    budget: Budget = field(default_factory=lambda: Budget(frames=200_000))
-    learning: LearningConfig = field(default_factory=LearningConfig)
-    rollout_steps: int = 25
-    updates: int = 110
-    buffer_frames: int = 60_000
-    beta: Literal["indicator", "linear", "exponential"] = "indicator"
-    beta_rounds: int = 2
-    beta_end: float = 0.1
-    noise: float = 0.1
     view_weight: float = 1.0
     feature_weights: tuple[float, ...] = (1.0,)
     tolerance: float = 0.5
 
     def __post_init__(self) -> None:
-        _ = self.dagger  # checks its numbers
+        super().__post_init__()
         if not self.learning.clip_labels:
             raise ValueError("feature alignment needs clip_labels=True: the student's actions are clipped")
         if not self.feature_weights or min(self.view_weight, self.tolerance, *self.feature_weights) < 0:
@@ -69,21 +58,6 @@ class FeatureAlignmentConfig:
                 "need view_weight, tolerance and at least one of feature_weights, all >= 0, not "
                 f"{self.view_weight}, {self.tolerance}, {self.feature_weights}"
             )
-
-    @property
-    def dagger(self) -> DaggerConfig:
-        """How states are visited."""
-        return DaggerConfig(
-            budget=self.budget,
-            learning=self.learning,
-            rollout_steps=self.rollout_steps,
-            updates=self.updates,
-            buffer_frames=self.buffer_frames,
-            beta=self.beta,
-            beta_rounds=self.beta_rounds,
-            beta_end=self.beta_end,
-            noise=self.noise,
-        )
 
 
 class FeatureAlignment(Dagger):
@@ -134,7 +108,7 @@ class FeatureAlignment(Dagger):
                 "AlignedStudent.of_expert(config, task, expert)"
             )
         student.check_head(task)
-        super().__init__(task, expert, student, config.dagger, seed)
+        super().__init__(task, expert, student, config, seed)
         self.learner = AlignmentLearner(student, config, self.generator, trust)
         self.buffer = FrameBuffer(config.buffer_frames, task.num_envs, self.frame_fields(), task.device)
 

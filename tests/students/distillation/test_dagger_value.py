@@ -211,4 +211,4 @@ def test_bad_settings_are_refused(changes: dict[str, Any], message: str) -> None
 
 
 def test_the_first_rounds_are_the_experts_and_all_others_the_students() -> None:
-    assert [CONFIG.dagger.expert_share(i) for i in range(4)] == [1, 1, 0, 0]
+    assert [CONFIG.expert_share(i) for i in range(4)] == [1, 1, 0, 0]
