@@ -204,6 +204,7 @@ def distill(config: DistillConfig) -> int:
     from rich.console import Console
     from rich.markup import escape
 
+    from tutelage.envs.batched.warm_up import compile_kernels
     from tutelage.experiments.distill_grid import DistillGrid
     from tutelage.experiments.distill_results import read_distillation
     from tutelage.experiments.distill_summary import print_tables
@@ -215,6 +216,8 @@ def distill(config: DistillConfig) -> int:
         grid = DistillGrid(config, shlex.join(["tutelage", *sys.argv[1:]]), console)
         watch = escape(f"TensorBoard, now or later: {program} watch {out}")
         console.print(escape(f"Results: {out}\n") + watch, soft_wrap=True)
+        if config.workers > 1:
+            compile_kernels()
         failed = grid.run()
         print_tables(read_distillation(out), console)
         if config.report:

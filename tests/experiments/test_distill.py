@@ -218,7 +218,7 @@ def test_an_expert_without_a_critic_is_refused_where_one_is_needed(
 def test_presets_and_defaults_of_a_task() -> None:
     reach = checked(DistillConfig("reach", num_envs=2))
     assert (reach.cameras, reach.stack, reach.frames) == (("front", "wrist"), 1, QUICK_FRAMES["reach"])
-    assert (reach.seeds, reach.evaluations, reach.episodes) == (1, 6, 256)
+    assert (reach.seeds, reach.evaluations, reach.episodes) == (1, 4, 256)
     ball = checked(DistillConfig("ball-balance", memory=64, preset="standard", seeds=2))
     assert (ball.cameras, ball.stack, ball.seeds) == (("front",), 1, 2)
     assert ball.frames == 8 * QUICK_FRAMES["ball-balance"]

@@ -155,11 +155,12 @@ def test_geoms_of_one_look_share_a_texture_and_a_goal_has_none():
     )
     assert (post == box).all()
     assert set(goal) == set(unseen) == {""}
-    # Half of 600, give or take four standard deviations of sqrt(600 / 4); of either look alone, of both 1/4.
-    spread = 4 * math.sqrt(n / 4)
-    assert abs((post != "").sum() - n / 2) < spread
-    assert abs((tiny != "").sum() - n / 2) < spread
-    assert abs(((post != "") & (tiny != "")).sum() - n / 4) < spread
+    # Three of four of 600, give or take four standard deviations of sqrt(600 p (1 - p)); of both looks
+    # together (3/4)^2 = 9/16, whose deviation is larger.
+    spread = 4 * math.sqrt(n * 9 / 16 * 7 / 16)
+    assert abs((post != "").sum() - n * 3 / 4) < spread
+    assert abs((tiny != "").sum() - n * 3 / 4) < spread
+    assert abs(((post != "") & (tiny != "")).sum() - n * 9 / 16) < spread
     drawn = set(post) - {""}
     assert drawn == {f"tutelage/{name}" for name in make_bitmaps() if name.startswith("training")}
     _, repeats = textures(sim)

@@ -270,7 +270,7 @@ def test_held_out_looks_have_cameras_as_in_training():
     for name, value in asdict(held).items():
         assert value == getattr(seen if name.startswith("camera_") else beyond, name), name
     assert (seen.texture_family, held.texture_family) == ("training", "held_out")
-    assert [looks.textured for looks in PRESETS.values()] == [0.0, 0.0, 0.5, 1.0, 1.0]
+    assert [looks.textured for looks in PRESETS.values()] == [0.0, 0.0, 0.75, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("task", VEC_TASKS)

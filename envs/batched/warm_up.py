@@ -1,0 +1,27 @@
+"""Compiling the kernels of cameras and augmentation once, before several processes would each do it."""
+
+from __future__ import annotations
+
+
+def compile_kernels() -> None:
+    """Compile the CPU kernels, or find them compiled on disk.
+
+    Processes that compile at the same time can differ in the last bit of what they compute, as one finds
+    parts that the other has just finished; those that find everything on disk are equal.
+    """
+    import torch
+
+    from tutelage.envs.batched.cameras import CameraConfig
+    from tutelage.envs.batched.image_augmentation import ImageAugmentation
+    from tutelage.envs.batched.reach import Reach
+    from tutelage.envs.batched.visual_randomization import VisualRandomization
+
+    camera = CameraConfig("front", 16, 16, ("rgb", "depth", "segmentation"))
+    task = Reach(1, threads=1, cameras=[camera], visuals=VisualRandomization.strong())
+    pictures = task.reset()["front/rgb"]
+    task.close()
+    ImageAugmentation.unseen_looks()(pictures, torch.Generator().manual_seed(0))
+
+
+if __name__ == "__main__":
+    compile_kernels()
