@@ -132,8 +132,9 @@ class DistillConfig:
     from labels; default: the method's."""
     augment: Literal["none", "shift", "strong"] | None = None
     """Change pictures at random while learning: shift them by up to four pixels; strong: also change their
-    colours and cover parts of them, so that colours never seen in training do not pass for the goal. Default:
-    strong for methods that learn from labels, none for those that learn from rewards."""
+    colours and cover parts of them, so that colours never seen in training do not pass for the goal; the
+    frames of a stack or of a memory's sequence alike. Default: strong for methods that learn from labels, but
+    with looks none; none for those that learn from rewards."""
     episodes: int | None = None
     """Episodes of an evaluation at the end; default: the preset's."""
     evaluations: int | None = None

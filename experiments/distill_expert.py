@@ -73,7 +73,8 @@ def make_expert(values: Mapping[str, Any], folder: Path) -> None:
         expert = given_expert(config) if config.expert is not None else _trained(config, seed, on_progress)
         expert.save(folder)
         write_json(folder / "results.json", _results(config, seed, expert.to(config.device)))
-        success = 100 * float(_results_of(folder)["success"]["held-out looks"])
+        main = next(iter(test_sets(config.task, config.looks)))
+        success = 100 * float(_results_of(folder)["success"][main])
         tell("finished", expert.facts.get("steps") or 0, [(expert.facts.get("steps") or 0, success)])
 
 

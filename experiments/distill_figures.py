@@ -177,7 +177,7 @@ def _errors(found: Distillation, done: list[str], how: dict[str, Any]) -> Iterat
         yield Picture(
             "action-error",
             "How far actions are from the expert's",
-            "Mean absolute difference in the states that the student meets on held-out looks, action by "
+            f"Mean absolute difference in the states that the student meets on {found.main}, action by "
             "action; actions are from -1 to 1.",
             png_of(plots.bars(values, palette_of(found), label="action error")),
         )

@@ -77,7 +77,7 @@ class DistillGrid:
             for seed in config.seed_numbers
             for method in config.method
         }
-        self.curves = {name: name.replace(" ", "_") for name in on_the_way(config.task)}
+        self.curves = {name: name.replace(" ", "_") for name in on_the_way(config.task, config.looks)}
         self._check()
         self._describe(command)
 
@@ -86,9 +86,9 @@ class DistillGrid:
         config = self.config
         titles = {tag: f"success on {name}, %" for name, tag in self.curves.items()}
         log = GridLog(self.out, titles, config.method, cells=CELL_LAYOUT)
-        main = next(iter(self.curves.values()))
+        name, main = next(iter(self.curves.items()))
         described = [hyperparameters(config, method, seed) for method, seed in self.cells.values()]
-        log.hparams(described, {f"success_on_{main}/student": "success on held-out looks"})
+        log.hparams(described, {f"success_on_{main}/student": f"success on {name}"})
 
         def show(method: str, seed: int, status: dict[str, Any]) -> None:
             for name, tag in self.curves.items():

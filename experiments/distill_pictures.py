@@ -15,6 +15,7 @@ from tutelage.envs.batched.contact_sheet import contact_sheet, png_bytes, to_rgb
 from tutelage.envs.state import atomic_file
 from tutelage.experiments.distill import DistillConfig, make_task
 from tutelage.experiments.distill_expert import EVALUATION_SEED
+from tutelage.experiments.distill_presets import test_sets
 from tutelage.students.distillation.evaluation import deterministic
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _bar(
 
 
 def clip(config: DistillConfig, seed: int, expert: MLPExpert | None, student: VisionStudent) -> list[Picture]:
-    """Expert (above) and student (below) on the same starts in the same held-out looks.
+    """Expert (above) and student (below) on the same starts in the same looks: those of the main test set.
 
     Without an expert, the student alone.
     """
@@ -126,7 +127,8 @@ def clip(config: DistillConfig, seed: int, expert: MLPExpert | None, student: Vi
     actors = {**({"expert": deterministic(expert)} if expert is not None else {})}
     actors["student"] = deterministic(student)
     rows = len(actors)
-    task = make_task(config, rows * starts, "held-out", seed, also_rgb=True)
+    looks, _ = next(iter(test_sets(config.task, config.looks).values()))
+    task = make_task(config, rows * starts, looks, seed, also_rgb=True)
     rng = np.random.default_rng(EVALUATION_SEED)
     tasks = np.tile(task.task_space.sample(rng, starts), (rows, 1))
     obs_dict = task.start(torch.arange(rows * starts, device=task.device), tasks, [*range(starts)] * rows)

@@ -64,16 +64,22 @@ def held_out_objects(task: str) -> dict[str, Any]:
 def test_sets(task: str, looks: str) -> dict[str, tuple[str, bool]]:
     """The test sets of a task: name -> looks, and whether objects are held out; the first is the main one.
 
+    That is of held-out looks, but of the model's own where no other is shown in training.
+
     Args:
         task: its name.
         looks: of the training.
     """
-    sets = {"held-out looks": ("held-out", False)}
+    fixed = looks == "none"
+    sets = {"training looks": (looks, False)} if fixed else {"held-out looks": ("held-out", False)}
     if held_out_objects(task):
-        sets["held-out objects"] = ("held-out", True)
+        sets["held-out objects"] = (looks if fixed else "held-out", True)
+    if fixed:
+        return {**sets, "held-out looks": ("held-out", False)}
     return {**sets, "training looks": (looks, False), "looks beyond": ("beyond", False)}
 
 
-def on_the_way(task: str) -> tuple[str, ...]:
-    """Names of the test sets that are evaluated while a student learns."""
-    return ("held-out looks", "held-out objects") if held_out_objects(task) else ("held-out looks",)
+def on_the_way(task: str, looks: str) -> tuple[str, ...]:
+    """Names of the test sets that are evaluated while a student learns, the main one first."""
+    main, *others = test_sets(task, looks)
+    return (main, *(name for name in others if name == "held-out objects"))

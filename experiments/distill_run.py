@@ -91,7 +91,7 @@ def method_settings(config: DistillConfig, method: str) -> Any:
     """
     card = METHODS[method]
     settings = card.load()[1](budget=Budget(**config.budget), **card.settings)
-    augment = config.augment or ("strong" if card.augments else "none")
+    augment = config.augment or ("strong" if card.augments and config.looks != "none" else "none")
     learning = replace(
         settings.learning,
         augmentation=AUGMENTATIONS[augment],
@@ -127,10 +127,11 @@ def make_student(
 
 
 def saliency_of(config: DistillConfig, student: VisionStudent, seed: int) -> pictures.Picture:
-    """What a student's actions depend on, in held-out looks."""
+    """What a student's actions depend on, in looks of the main test set."""
     from tutelage.experiments.saliency import saliency_sheet
 
-    task = make_task(config, pictures.SHOWN, "held-out", seed)
+    looks, _ = next(iter(test_sets(config.task, config.looks).values()))
+    task = make_task(config, pictures.SHOWN, looks, seed)
     try:
         return saliency_sheet(task, student)
     finally:
@@ -196,7 +197,7 @@ class StudentRun:
         self.record.add_round(progress, self.joints, diagnostics)
         share = self.budget.spent(progress.frames, progress.seconds)
         if (due := self.record.due(share)) is not None:
-            for name in on_the_way(self.config.task):
+            for name in on_the_way(self.config.task, self.config.looks):
                 self.evaluate(name, progress.frames, progress.seconds, due)
             self._log_pictures(progress.frames)
         self.record.status("running", progress.frames, progress.seconds, at_most_every=0.5)
@@ -242,7 +243,7 @@ class StudentRun:
         theirs: dict[str, float] | None = self.charged.get("success")
         errors: dict[str, float] | None = None
         if self.expert is not None:
-            task = self.task_of("held-out looks")
+            task = self.task_of(next(iter(self.sets)))
             found = pictures.action_errors(task, self.student, self.expert, EVALUATION_SEED)
             errors = dict(zip(self.joints, found, strict=True))
         seconds = {
@@ -273,9 +274,10 @@ class StudentRun:
 
     def _log_pictures(self, frames: int) -> None:
         """What the student sees, and beside it what the expert knows."""
-        task = self.task_of("held-out looks")
+        name = next(iter(self.sets))
+        task = self.task_of(name)
         self.record.log.image(
-            "student/sees/held-out", pictures.sheet(self.config.images, task.obs_dict), frames
+            f"student/sees/{name.split()[0]}", pictures.sheet(self.config.images, task.obs_dict), frames
         )
         if self.expert is not None:
             picture = pictures.knowledge(self.config.images, task, self.expert, self.student)

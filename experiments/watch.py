@@ -62,8 +62,9 @@ def tensorboard_command(config: WatchConfig) -> list[str]:
 def links(config: WatchConfig) -> dict[str, str]:
     """Address of each page worth opening, by what it shows."""
     base = f"http://{'localhost' if config.host == '0.0.0.0' else config.host}:{config.port}/"
+    compared = "methods" if (config.run / "distill.json").is_file() else "task teachers"
     pages = {
-        "comparison of task teachers": f"#custom_scalars&_smoothingWeight=0&regexInput={GRID_FOLDER}",
+        f"comparison of {compared}": f"#custom_scalars&_smoothingWeight=0&regexInput={GRID_FOLDER}",
         "curves": "#scalars",
         "task space and clips": "#images&regexInput=seed-0",
         "hyperparameters": "#hparams",

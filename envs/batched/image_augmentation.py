@@ -7,13 +7,13 @@ Applied to batches while learning, not to the environments. Other looks of the s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 LUMA = (0.299, 0.587, 0.114)
@@ -120,12 +120,15 @@ class ImageAugmentation:
         jitter: dict[str, Any] = {"brightness": 0.5, "contrast": 0.4, "saturation": 0.7, "hue": 0.03}
         return ImageAugmentation(shift=4, **jitter, swap=0.5, patches=2, cutouts=1, cutout_size=0.4)
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, images: Tensor, generator: Generator, alike: Tensor | None = None) -> Tensor:
         """Augment a batch; the images given are not changed.
 
         Args:
             images: RGB, uint8, ``(N, H, W, 3)``; or depth, floating point, ``(N, H, W)``, metres.
             generator: on the images' device.
+            alike: a number from 0 to N - 1 for each image, int64 ``(N,)``: images of one number are shifted,
+                blurred, coloured and covered alike, as the frames of one episode must be where what moves
+                from one to the next matters. Noise and lost pixels differ all the same. Default: all differ.
 
         Returns:
             Images of the same shape and dtype.
@@ -134,78 +137,85 @@ class ImageAugmentation:
             ValueError: for another shape or dtype.
         """
         if images.dtype == torch.uint8 and images.ndim == 4 and images.shape[3] == 3:
-            augment = self._rgb
+            rgb = True
         elif images.dtype.is_floating_point and images.ndim == 3:
-            augment = self._depth
+            rgb = False
         else:
             raise ValueError(
                 f"images are {images.dtype} of shape {tuple(images.shape)}; need RGB, uint8 (N, H, W, 3), or "
                 "depth, floating point (N, H, W)"
             )
-        whole = images.is_cuda or (augment == self._rgb and self._takes_one_pass)
-        parts = [images] if whole else images.split(_AT_ONCE)
-        return torch.cat([augment(part, generator) for part in parts])
+        n, height, width = images.shape[:3]
+        draws = self._draw(n, height, width, generator)
+        if alike is not None:
+            draws = _Draws(*(column[alike] for column in draws))
+        if rgb and self._takes_one_pass and not images.is_cuda:
+            return _in_one_pass(images, draws)
+        at_once = max(n, 1) if images.is_cuda else _AT_ONCE
+        augment = self._rgb if rgb else self._depth
+        return torch.cat(
+            [
+                augment(images[k : k + at_once], draws.part(k, k + at_once), generator)
+                for k in range(0, max(n, 1), at_once)
+            ]
+        )
 
     @property
     def _takes_one_pass(self) -> bool:
         """Whether RGB on a CPU is augmented by `tutelage.envs.batched.augmentation_kernel`."""
         return not (self.blur or self.noise)
 
-    def _rgb(self, images: Tensor, generator: Generator) -> Tensor:
-        n, (height, width) = len(images), images.shape[1:3]
-        most, device = self.shift, images.device
+    def _draw(self, n: int, height: int, width: int, generator: Generator) -> _Draws:
+        """All that is drawn once an image."""
+        most, device = self.shift, generator.device
         offsets = torch.randint(-most, most + 1, (n, 2), generator=generator, device=device)
-        sigma = self.blur * _uniform(n, 1, generator)[:, 0] if self.blur else None
         whole = torch.tensor((0.0, height, 0.0, width), device=device).expand(n, 4)
         areas = [
             (self._boxes(n, height, width, 1.0, generator) if i else whole, *self._colours(n, generator))
             for i in range(1 + self.patches)
         ]
         cuts = [
-            (self._boxes(n, height, width, self.cutout_size, generator), 255 * _uniform(n, 3, generator))
+            (self._boxes(n, height, width, self.cutout_size, generator), _uniform(n, 3, generator))
             for _ in range(self.cutouts)
         ]
-        if self._takes_one_pass and not images.is_cuda:
-            return _in_one_pass(images, offsets, areas, cuts)
-        images = shift(images, offsets) if self.shift else images
+        boxes, maps, lifts = (torch.stack(column, 1) for column in zip(*areas, strict=True))
+        holes, fills = torch.zeros(n, 0, 4, device=device), torch.zeros(n, 0, 3, device=device)
+        if cuts:
+            holes, fills = (torch.stack(column, 1) for column in zip(*cuts, strict=True))
+        return _Draws(offsets, _uniform(n, 3, generator), boxes, maps, lifts, holes, fills)
+
+    def _rgb(self, images: Tensor, draws: _Draws, generator: Generator) -> Tensor:
+        images = shift(images, draws.offsets) if self.shift else images
         planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        if sigma is not None:
-            planes = blur(planes, sigma, reach(self.blur))
-        mapped = [map_colours(planes, maps, lifts) for _, maps, lifts in areas]
+        if self.blur:
+            planes = blur(planes, self.blur * draws.shares[:, 0], reach(self.blur))
+        mapped = [map_colours(planes, draws.maps[:, i], draws.lifts[:, i]) for i in range(1 + self.patches)]
         planes = mapped[0]
-        for (box, *_), inside in zip(areas[1:], mapped[1:], strict=True):
-            planes = torch.where(within(planes, box), inside, planes)
+        for i, inside in enumerate(mapped[1:], 1):
+            planes = torch.where(within(planes, draws.boxes[:, i]), inside, planes)
         if self.noise:
-            planes = self._noisy(planes, self.noise, generator)
-        for box, colour in cuts:
-            planes = cut_out(planes, box, colour)
+            planes = _noisy(planes, self.noise * draws.shares[:, 1], generator)
+        for i in range(self.cutouts):
+            planes = cut_out(planes, draws.holes[:, i], 255 * draws.fills[:, i])
         return planes.add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
-    def _depth(self, images: Tensor, generator: Generator) -> Tensor:
-        n, height, width = images.shape
-        if most := self.shift:
-            offsets = torch.randint(-most, most + 1, (n, 2), generator=generator, device=images.device)
-            images = shift(images[..., None], offsets)[..., 0]
+    def _depth(self, images: Tensor, draws: _Draws, generator: Generator) -> Tensor:
+        if self.shift:
+            images = shift(images[..., None], draws.offsets)[..., 0]
         planes = images.clone()[:, None]
         if self.depth_noise:
-            factors = self._noisy(torch.ones_like(planes), self.depth_noise, generator).clamp_(min=0)
+            deviations = self.depth_noise * draws.shares[:, 1]
+            factors = _noisy(torch.ones_like(planes), deviations, generator).clamp_(min=0)
             planes = torch.where(planes.isfinite(), planes * factors, planes)  # infinity times 0 is NaN
         if self.depth_step:
             planes = (planes / self.depth_step).round() * self.depth_step
         if self.depth_lost:
-            share = self.depth_lost * _uniform(n, 1, generator).to(planes.dtype)[:, :, None, None]
+            share = self.depth_lost * draws.shares[:, 2].to(planes.dtype)[:, None, None, None]
             lost = torch.rand(planes.shape, generator=generator, device=planes.device) < share
             planes = planes.masked_fill(lost, 0.0)
-        for _ in range(self.cutouts):
-            planes = cut_out(
-                planes, self._boxes(n, height, width, self.cutout_size, generator), planes.new_zeros(n, 1)
-            )
+        for i in range(self.cutouts):
+            planes = cut_out(planes, draws.holes[:, i], planes.new_zeros(len(planes), 1))
         return planes[:, 0]
-
-    def _noisy(self, planes: Tensor, amount: float, generator: Generator) -> Tensor:
-        deviations = amount * _uniform(len(planes), 1, generator).to(planes.dtype)[:, :, None, None]
-        noise = torch.randn(planes.shape, generator=generator, device=planes.device, dtype=planes.dtype)
-        return torch.addcmul(planes, noise, deviations)
 
     def _colours(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Random maps and lifts for `map_colours`."""
@@ -226,21 +236,56 @@ class ImageAugmentation:
         return torch.stack([y - tall, y + tall, x - wide, x + wide], 1)
 
 
-def _in_one_pass(
-    images: Tensor, offsets: Tensor, areas: Sequence[tuple[Tensor, ...]], cuts: Sequence[tuple[Tensor, ...]]
-) -> Tensor:
-    """Shift, colours and cut-outs of images on a CPU."""
+class _Draws(NamedTuple):
+    """What is drawn for each of N images.
+
+    Attributes:
+        offsets: of the shift, int64 ``(N, 2)``.
+        shares: of the largest blur, noise and share of lost pixels, ``(N, 3)``.
+        boxes, maps, lifts: areas with colours of their own, the first of them the whole image, ``(N, A, 4)``,
+            and `map_colours`' arguments.
+        holes, fills: cut-outs ``(N, C, 4)``, and their colours from 0 to 1, ``(N, C, 3)``.
+    """
+
+    offsets: Tensor
+    shares: Tensor
+    boxes: Tensor
+    maps: Tensor
+    lifts: Tensor
+    holes: Tensor
+    fills: Tensor
+
+    def part(self, first: int, end: int) -> _Draws:
+        """Those of some images."""
+        return _Draws(*(column[first:end] for column in self))
+
+
+def _in_one_pass(images: Tensor, draws: _Draws) -> Tensor:
+    """Shift, colours and cut-outs of RGB on a CPU."""
     from tutelage.envs.batched.augmentation_kernel import augment
 
-    boxes, fills = np.zeros((0, len(images), 4), np.float32), np.zeros((0, len(images), 3), np.float32)
-    if cuts:
-        boxes, fills = (torch.stack(column).numpy() for column in zip(*cuts, strict=True))
-    where, maps, lifts = (torch.stack(column).numpy() for column in zip(*areas, strict=True))
+    def by_area(column: Tensor) -> NDArray[np.float32]:
+        return column.transpose(0, 1).contiguous().numpy()
+
     images = images.contiguous()
     out = torch.empty_like(images)
-    before, after = images.flatten(2).numpy(), out.flatten(2).numpy()
-    augment(before, offsets.numpy(), where, maps, lifts, boxes, fills, after)
+    augment(
+        images.flatten(2).numpy(),
+        draws.offsets.numpy(),
+        by_area(draws.boxes),
+        by_area(draws.maps),
+        by_area(draws.lifts),
+        by_area(draws.holes),
+        by_area(255 * draws.fills),
+        out.flatten(2).numpy(),
+    )
     return out
+
+
+def _noisy(planes: Tensor, deviations: Tensor, generator: Generator) -> Tensor:
+    """Add Gaussian noise of one standard deviation an image, ``(N,)``."""
+    noise = torch.randn(planes.shape, generator=generator, device=planes.device, dtype=planes.dtype)
+    return torch.addcmul(planes, noise, deviations.to(planes.dtype)[:, None, None, None])
 
 
 def shift(images: Tensor, offsets: Tensor) -> Tensor:

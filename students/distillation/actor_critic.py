@@ -69,7 +69,8 @@ class ActorCritic(DistillationMethod):
             of actions; ``explained_variance`` of returns by values.
 
     Raises:
-        ValueError: also when the student has no critic, or no distribution of actions to draw from.
+        ValueError: also when the student has no critic, or no distribution of actions to draw from; or when
+            pictures that it compares, in a stack or by memory, would be augmented.
     """
 
     def __init__(
@@ -81,6 +82,11 @@ class ActorCritic(DistillationMethod):
         seed: int,
     ) -> None:
         check_actor_critic(student, task)
+        if config.learning.augmentation is not None and (student.config.frames > 1 or student.config.memory):
+            raise ValueError(
+                "a student that acts on augmented pictures sees each one shifted differently, and so cannot "
+                "tell how things move; use single frames and no memory, or no augmentation"
+            )
         super().__init__(task, expert, student, config, seed)
         self.expert, self.ppo = expert, config.ppo
         self.gamma = discount(config.ppo, expert)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -184,9 +184,13 @@ class Learner:
         student, generator = student or self.student, generator or self.generator
         inputs = {name: batch[name] for name in self.inputs}
         if config.augmentation is not None:
-            for name in student.config.images:  # every frame differently
-                flat = inputs[name].reshape(-1, *student.shapes[name])
-                inputs[name] = config.augmentation(flat, generator).view(inputs[name].shape)
+            for name in student.config.images:
+                pictures, shape = inputs[name], student.shapes[name]
+                # Every sample differently, but the frames of its stack or sequence alike: from where things
+                # are in one and in the next it is to tell how fast they move.
+                alike = _samples(pictures.shape[: -len(shape)], 0 if state is None else 1, pictures.device)
+                flat = config.augmentation(pictures.reshape(-1, *shape), generator, alike)
+                inputs[name] = flat.view(pictures.shape)
         if state is None:
             heads = student(inputs, student.start(len(batch[LABEL])))
         else:
@@ -241,3 +245,9 @@ class Learner:
         seen = torch.arange(len(age), device=age.device)[:, None]
         counts = ((seen >= self.config.burn_in) | (age <= seen)).to(losses.dtype)
         return (losses * counts).sum(), counts.sum()
+
+
+def _samples(shape: Sequence[int], axis: int, device: torch.device) -> Tensor:
+    """Position along one axis, of each element of a shape: 0 0 1 1 for axis 0 of (2, 2)."""
+    along = [-1 if i == axis else 1 for i in range(len(shape))]
+    return torch.arange(shape[axis], device=device).view(along).expand(tuple(shape)).flatten()

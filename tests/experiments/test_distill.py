@@ -230,8 +230,14 @@ def test_presets_and_defaults_of_a_task() -> None:
 
 
 def test_objects_that_no_training_shows() -> None:
-    assert on_the_way("reach") == ("held-out looks",)
-    assert on_the_way("lift-object") == ("held-out looks", "held-out objects")
+    assert on_the_way("reach", "mild") == ("held-out looks",)
+    assert on_the_way("lift-object", "strong") == ("held-out looks", "held-out objects")
+    assert on_the_way("lift-object", "none") == ("training looks", "held-out objects")
+    assert list(test_sets("lift-object", "none").items()) == [
+        ("training looks", ("none", False)),
+        ("held-out objects", ("none", True)),
+        ("held-out looks", ("held-out", False)),
+    ]
     assert list(test_sets("lift-object", "mild").items()) == [
         ("held-out looks", ("held-out", False)),
         ("held-out objects", ("held-out", True)),

@@ -73,6 +73,9 @@ def test_links_fit_what_is_there(run: Path) -> None:
     assert links(replace(config, host="here"))["comparison of task teachers"].startswith(
         "http://here:7000/#custom"
     )
+    (run / "distill.json").write_text("{}")
+    assert "comparison of task teachers" not in links(config)
+    assert "comparison of methods" in links(config)
 
 
 def test_mistakes_end_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

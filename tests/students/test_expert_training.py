@@ -9,20 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import mujoco
 import numpy as np
 import pytest
 import torch
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import VecNormalize
-from torch import Tensor
 
 from tutelage.envs.batched.reach import Reach
-from tutelage.envs.batched.rows import Rows
 from tutelage.envs.batched.sb3 import SB3VecTask
 from tutelage.envs.batched.vec_task import VecTask
 from tutelage.envs.state import StateError
-from tutelage.envs.tasks import BoxTasks
 from tutelage.students.checkpoint import save_student, untouched_generators
 from tutelage.students.config import StudentConfig
 from tutelage.students.expert_training import (
@@ -36,47 +32,6 @@ from tutelage.students.rsl_rl_policy import RslRlPolicy, RslRlPPOConfig
 from tutelage.students.student import make_student
 from tutelage.teachers import ALPGMM
 from tutelage.teachers.experts import MLPExpert, check_expert
-
-
-class Rail(VecTask):
-    """A mass on a rail must be pushed onto a target; only the view ``privileged`` tells where that is."""
-
-    task_space = BoxTasks({"target": (-1.0, 1.0)})
-    num_actions = 1
-    max_episode_length = 12
-    default_obs_view = "privileged"
-
-    def build_spec(self) -> mujoco.MjSpec:
-        spec = mujoco.MjSpec()
-        spec.option.timestep = 0.01
-        spec.option.gravity = [0, 0, 0]
-        spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-        body = spec.worldbody.add_body(name="mass")
-        body.add_joint(name="slide", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[1, 0, 0], damping=[40, 0, 0])
-        body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[0.1, 0, 0], mass=1)
-        motor = spec.add_actuator(name="motor", target="slide", trntype=mujoco.mjtTrn.mjTRN_JOINT)
-        motor.gainprm[0] = 200
-        return spec
-
-    def start_episodes(self, rows: Rows) -> None:
-        self.sim.write("qpos", self.streams.uniform(rows, 1, -0.1, 0.1), rows)
-
-    def pre_physics_step(self, actions: Tensor) -> None:
-        self.sim.write("ctrl", actions)
-
-    def post_physics_step(self) -> None:
-        self.qpos, self.qvel = self.sim.read("qpos"), self.sim.read("qvel")
-        self.offset = self.parameter("target") - self.qpos[:, 0]
-
-    def compute_outcomes(self) -> tuple[Tensor, Tensor]:
-        return self.qpos[:, 0].abs() > 3, self.offset.abs() < 0.1
-
-    def compute_rewards(self) -> dict[str, Tensor]:
-        return {"near": -self.offset.abs()}
-
-    def compute_views(self) -> dict[str, Tensor]:
-        policy = torch.cat([self.qpos, self.qvel], 1)
-        return {"policy": policy, "privileged": torch.cat([policy, self.offset[:, None]], 1)}
 
 
 def student(**changes: Any) -> StudentConfig:
@@ -97,26 +52,24 @@ def student(**changes: Any) -> StudentConfig:
 SMALL = RslRlPPOConfig(num_envs=64, actor_hidden=(16,), critic_hidden=(8, 8), steps_per_env=12)
 
 
-def rail(num_envs: int = 64, seed: int = 0) -> Rail:
-    return Rail(num_envs, seed=seed, threads=1)
-
-
 @pytest.fixture(scope="module")
 def seen() -> list[ExpertProgress]:
     return []
 
 
 @pytest.fixture(scope="module")
-def expert(seen: list[ExpertProgress]) -> MLPExpert:
+def expert(rail: type[VecTask], seen: list[ExpertProgress]) -> MLPExpert:
     return train_expert(
-        Rail, seed=0, steps=60_000, config=student(), until_success=0.95, on_progress=seen.append
+        rail, seed=0, steps=60_000, config=student(), until_success=0.95, on_progress=seen.append
     )  # type: ignore[arg-type]
 
 
 # --- training --------------------------------------------------------------------------------------------
 
 
-def test_it_learns_and_stops_when_it_succeeds(expert: MLPExpert, seen: list[ExpertProgress]) -> None:
+def test_it_learns_and_stops_when_it_succeeds(
+    rail: type[VecTask], expert: MLPExpert, seen: list[ExpertProgress]
+) -> None:
     """A tenth of the targets is near the start."""
     facts = expert.facts
     assert facts["steps"] < 60_000
@@ -131,11 +84,11 @@ def test_it_learns_and_stops_when_it_succeeds(expert: MLPExpert, seen: list[Expe
     assert all(progress.success < 0.95 for progress in seen[3:-1])
     assert seen[0].mean_return < seen[-1].mean_return < 0
     assert (expert.view, expert.queries) == ("privileged", 0)
-    check_expert(expert, rail())
+    check_expert(expert, rail(64, threads=1))
 
 
-def test_its_success_is_that_of_its_actions(expert: MLPExpert) -> None:
-    task = rail(512, seed=7)
+def test_its_success_is_that_of_its_actions(rail: type[VecTask], expert: MLPExpert) -> None:
+    task = rail(512, seed=7, threads=1)
     obs_dict = task.reset()
     for _ in range(12):
         obs_dict, _, ends, extras = task.step(expert.advise(obs_dict).mean.clamp(-1, 1))
@@ -144,9 +97,9 @@ def test_its_success_is_that_of_its_actions(expert: MLPExpert) -> None:
     assert expert.queries == 12 * 512
 
 
-def test_training_repeats_and_leaves_global_state_alone() -> None:
+def test_training_repeats_and_leaves_global_state_alone(rail: type[VecTask]) -> None:
     def train(seed: int) -> MLPExpert:
-        return train_expert(Rail, seed=seed, steps=1536, config=student())
+        return train_expert(rail, seed=seed, steps=1536, config=student())
 
     torch.manual_seed(5)
     random.seed(5)
@@ -163,25 +116,25 @@ def test_training_repeats_and_leaves_global_state_alone() -> None:
     assert not torch.equal(first.log_std, other.log_std)
 
 
-def test_progress_can_stop_it() -> None:
+def test_progress_can_stop_it(rail: type[VecTask]) -> None:
     expert = train_expert(
-        Rail, seed=0, steps=60_000, config=student(), on_progress=lambda progress: progress.steps < 2 * 768
+        rail, seed=0, steps=60_000, config=student(), on_progress=lambda progress: progress.steps < 2 * 768
     )
     assert 2 * 768 <= expert.facts["steps"] < 3 * 768
 
 
-def test_a_task_teacher_proposes_its_tasks() -> None:
+def test_a_task_teacher_proposes_its_tasks(rail: type[VecTask]) -> None:
     made: list[ALPGMM] = []
 
     def make(space: Any, rng: np.random.Generator) -> ALPGMM:
         made.append(ALPGMM(space, rng))
         return made[0]
 
-    train_expert(Rail, seed=0, steps=1536, config=student(), task_teacher=make)
+    train_expert(rail, seed=0, steps=1536, config=student(), task_teacher=make)
     tasks = made[0].state_dict()
     assert len(made) == 1
     assert any(isinstance(value, np.ndarray) and len(value) >= 128 for value in _leaves(tasks))
-    train_expert(Rail, seed=0, steps=768, config=student(), task_teacher="riac")
+    train_expert(rail, seed=0, steps=768, config=student(), task_teacher="riac")
 
 
 def _leaves(node: Any) -> Iterator[Any]:
@@ -192,10 +145,10 @@ def _leaves(node: Any) -> Iterator[Any]:
         yield node
 
 
-def test_rsl_rl_trains_experts() -> None:
+def test_rsl_rl_trains_experts(rail: type[VecTask]) -> None:
     pytest.importorskip("rsl_rl")
     config = RslRlPPOConfig(**(asdict(SMALL) | {"actor_view": "privileged"}))
-    expert = train_expert(Rail, seed=3, steps=30_000, method="rsl_rl", config=config, until_success=0.9)
+    expert = train_expert(rail, seed=3, steps=30_000, method="rsl_rl", config=config, until_success=0.9)
     assert expert.facts["method"] == "rsl_rl"
     assert expert.facts["steps"] < 30_000
     assert expert.facts["steps"] % 768 == 0
@@ -218,39 +171,48 @@ def test_rsl_rl_trains_experts() -> None:
         ({"config": student(use_sde=True)}, "gSDE"),
     ],
 )
-def test_wrong_arguments_are_named_before_training(arguments: dict[str, Any], message: str) -> None:
+def test_wrong_arguments_are_named_before_training(
+    rail: type[VecTask], arguments: dict[str, Any], message: str
+) -> None:
     def no_training(progress: ExpertProgress) -> bool:
         raise AssertionError("training began")
 
     with pytest.raises(ValueError, match=message):
-        train_expert(**{"task_name": Rail, "seed": 0, "on_progress": no_training} | arguments)  # type: ignore[arg-type]
+        train_expert(**{"task_name": rail, "seed": 0, "on_progress": no_training} | arguments)  # type: ignore[arg-type]
 
 
 # --- the same numbers as the policies that they were made from --------------------------------------------
 
 
-def sb3_model(normalize: bool = True, **policy_kwargs: Any) -> PPO:
+@pytest.fixture
+def sb3_model(rail: type[VecTask]) -> Callable[..., PPO]:
     """PPO with random weights and the statistics of random observations, of very different sizes."""
-    config = student(policy_kwargs=policy_kwargs)
-    if not normalize:
-        config = StudentConfig(n_envs=64, kwargs=config.kwargs)
-    with untouched_generators():
-        model: Any = make_student(config, SB3VecTask(rail()), seed=0, total_steps=1)
-    if normalize:
-        rng = np.random.default_rng(0)
-        for _ in range(5):
-            model.env.obs_rms.update(rng.normal([0.1, 5, -300], [1e-3, 1, 80], (100, 3)))
-            model.env.ret_rms.update(rng.normal(0, 3, 100))
-    with torch.no_grad():
-        for parameter in model.policy.parameters():
-            parameter.mul_(3)
-    return model  # type: ignore[no-any-return]
+
+    def make(normalize: bool = True, **policy_kwargs: Any) -> PPO:
+        config = student(policy_kwargs=policy_kwargs)
+        if not normalize:
+            config = StudentConfig(n_envs=64, kwargs=config.kwargs)
+        with untouched_generators():
+            model: Any = make_student(config, SB3VecTask(rail(64, threads=1)), seed=0, total_steps=1)
+        if normalize:
+            rng = np.random.default_rng(0)
+            for _ in range(5):
+                model.env.obs_rms.update(rng.normal([0.1, 5, -300], [1e-3, 1, 80], (100, 3)))
+                model.env.ret_rms.update(rng.normal(0, 3, 100))
+        with torch.no_grad():
+            for parameter in model.policy.parameters():
+                parameter.mul_(3)
+        return model  # type: ignore[no-any-return]
+
+    return make
 
 
 @pytest.mark.parametrize("activation", ["Tanh", "ReLU", "ELU", "GELU"])
 @pytest.mark.parametrize("net_arch", [[], [16], {"pi": [12, 7], "vf": [5]}])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_it_computes_what_sb3_computes(activation: str, net_arch: Any, normalize: bool) -> None:
+def test_it_computes_what_sb3_computes(
+    sb3_model: Callable[..., PPO], activation: str, net_arch: Any, normalize: bool
+) -> None:
     model = sb3_model(normalize, activation_fn=activation, net_arch=net_arch)
     expert = expert_from_sb3(model)
     generator = torch.Generator().manual_seed(1)
@@ -279,7 +241,7 @@ def test_it_computes_what_sb3_computes(activation: str, net_arch: Any, normalize
     assert expert.gamma == expert.facts["gamma"] == model.gamma
 
 
-def test_later_training_does_not_change_it() -> None:
+def test_later_training_does_not_change_it(sb3_model: Callable[..., PPO]) -> None:
     model = sb3_model()
     expert = expert_from_sb3(model)
     before = {name: tensor.clone() for name, tensor in expert.state_dict().items()}
@@ -382,7 +344,7 @@ def cell(folder: Path, env: str, model: Any, normalize: bool = True) -> None:
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_cells_load(tmp_path: Path, normalize: bool) -> None:
+def test_cells_load(sb3_model: Callable[..., PPO], tmp_path: Path, normalize: bool) -> None:
     model = sb3_model(normalize, activation_fn="ELU")
     cell(tmp_path, "reach", model, normalize)
     loaded = load_expert(tmp_path)
@@ -398,7 +360,7 @@ def test_cells_load(tmp_path: Path, normalize: bool) -> None:
         check_expert(loaded, Reach(2, threads=1))  # it was no student of Reach
 
 
-def test_cells_that_do_not_load_say_why(tmp_path: Path) -> None:
+def test_cells_that_do_not_load_say_why(sb3_model: Callable[..., PPO], tmp_path: Path) -> None:
     cell(tmp_path, "my_tasks:Rail", sb3_model(activation_fn="ELU"))
     with pytest.raises(ValueError, match="'my_tasks:Rail' is none of the batched tasks"):
         load_expert(tmp_path)
@@ -424,14 +386,15 @@ def test_cells_that_do_not_load_say_why(tmp_path: Path) -> None:
         load_expert(tmp_path)
 
 
-def test_a_cell_of_another_algorithm_is_refused(tmp_path: Path) -> None:
+def test_a_cell_of_another_algorithm_is_refused(rail: type[VecTask], tmp_path: Path) -> None:
     with untouched_generators():
-        cell(tmp_path, "reach", SAC("MlpPolicy", SB3VecTask(rail()), seed=0, buffer_size=10), False)
+        model = SAC("MlpPolicy", SB3VecTask(rail(64, threads=1)), seed=0, buffer_size=10)
+        cell(tmp_path, "reach", model, False)
     with pytest.raises(ValueError, match="is no MlpPolicy of SB3's PPO"):
         load_expert(tmp_path)
 
 
-def test_sb3_files_need_trust(tmp_path: Path) -> None:
+def test_sb3_files_need_trust(sb3_model: Callable[..., PPO], tmp_path: Path) -> None:
     model = sb3_model(activation_fn="ELU")
     path, statistics = tmp_path / "model.zip", tmp_path / "vecnormalize.pkl"
     model.save(path)

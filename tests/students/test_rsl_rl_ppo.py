@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import mujoco
 import numpy as np
 import pytest
 import torch
@@ -16,12 +16,10 @@ from torch import Tensor
 
 pytest.importorskip("rsl_rl")
 
-from tutelage.envs.batched.rows import Rows
 from tutelage.envs.batched.sb3 import SB3VecTask
 from tutelage.envs.batched.stump_walker import StumpWalker
 from tutelage.envs.batched.vec_task import VecTask
 from tutelage.envs.state import StateError
-from tutelage.envs.tasks import BoxTasks
 from tutelage.students.evaluation import evaluate
 from tutelage.students.rsl_rl_policy import Progress, RslRlPolicy, RslRlPPOConfig, config_from_json
 from tutelage.students.rsl_rl_ppo import train
@@ -29,57 +27,31 @@ from tutelage.students.rsl_rl_ppo import train
 SMALL = RslRlPPOConfig(num_envs=64, actor_hidden=(16,), critic_hidden=(16,), steps_per_env=12)
 
 
-class Target(VecTask):
-    """A mass on a rail must be pushed onto a target, right or left; the policy sees both."""
+@pytest.fixture(scope="module")
+def target(rail: Any) -> Callable[..., VecTask]:
+    """Makes the task: ``target(seed=0, num_envs=64)``."""
 
-    task_space = BoxTasks({"target": (-1.0, 1.0)})
-    num_actions = 1
-    max_episode_length = 12
-    model_fields: ClassVar[tuple[str, ...]] = ()
+    class Target(rail):
+        """The policy sees velocity and offset, and the critic the position too."""
 
-    def build_spec(self) -> mujoco.MjSpec:
-        spec = mujoco.MjSpec()
-        spec.option.timestep = 0.01
-        spec.option.gravity = [0, 0, 0]
-        spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-        body = spec.worldbody.add_body(name="mass")
-        body.add_joint(name="slide", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[1, 0, 0], damping=[40, 0, 0])
-        body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[0.1, 0, 0], mass=1)
-        motor = spec.add_actuator(name="motor", target="slide", trntype=mujoco.mjtTrn.mjTRN_JOINT)
-        motor.gainprm[0] = 200
-        return spec
+        default_obs_view = "policy"
 
-    def start_episodes(self, rows: Rows) -> None:
-        self.sim.write("qpos", self.streams.uniform(rows, 1, -0.1, 0.1), rows)
+        def compute_views(self) -> dict[str, Tensor]:
+            privileged = super().compute_views()["privileged"]
+            return {"policy": privileged[:, 1:], "privileged": privileged}
 
-    def pre_physics_step(self, actions: Tensor) -> None:
-        self.sim.write("ctrl", actions)
+    def make(seed: int = 0, num_envs: int = 64) -> VecTask:
+        return Target(num_envs, seed=seed, threads=1)
 
-    def post_physics_step(self) -> None:
-        self.qpos, self.qvel = self.sim.read("qpos"), self.sim.read("qvel")
-        self.offset = self.parameter("target") - self.qpos[:, 0]
-
-    def compute_outcomes(self) -> tuple[Tensor, Tensor]:
-        return self.qpos[:, 0].abs() > 3, self.offset.abs() < 0.1
-
-    def compute_rewards(self) -> dict[str, Tensor]:
-        return {"near": -self.offset.abs()}
-
-    def compute_views(self) -> dict[str, Tensor]:
-        policy = torch.cat([self.qvel, self.offset[:, None]], 1)
-        return {"policy": policy, "privileged": torch.cat([policy, self.tasks.float()], 1)}
-
-
-def target(seed: int = 0, num_envs: int = 64) -> Target:
-    return Target(num_envs, seed=seed, threads=1)
+    return make
 
 
 @pytest.fixture(scope="module")
-def trained() -> RslRlPolicy:
+def trained(target: Callable[..., VecTask]) -> RslRlPolicy:
     return train(target(), SMALL, 15_360)
 
 
-def test_it_learns(trained: RslRlPolicy) -> None:
+def test_it_learns(target: Callable[..., VecTask], trained: RslRlPolicy) -> None:
     """A tenth of the targets is near the start; after 15,000 steps the policy gets to nearly all."""
     history = trained.history
     assert [progress.steps for progress in history] == [768 * (i + 1) for i in range(20)]
@@ -91,7 +63,10 @@ def test_it_learns(trained: RslRlPolicy) -> None:
 
 
 def test_training_repeats_and_leaves_global_state_alone(
-    trained: RslRlPolicy, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    target: Callable[..., VecTask],
+    trained: RslRlPolicy,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)  # others switch it off
     torch.manual_seed(5)
@@ -110,7 +85,7 @@ def test_training_repeats_and_leaves_global_state_alone(
     assert other.history[0].losses != trained.history[0].losses
 
 
-def test_progress_is_counted_by_hand() -> None:
+def test_progress_is_counted_by_hand(target: Callable[..., VecTask]) -> None:
     """With random first lengths off, 24 steps of 64 environments are two episodes of 12 each."""
     config = dataclasses.replace(SMALL, spread_starts=False, steps_per_env=24)
     seen: list[Progress] = []
@@ -121,7 +96,7 @@ def test_progress_is_counted_by_hand() -> None:
     assert seen[0].mean_return < 0
 
 
-def test_the_policy_acts_as_rsl_rls(trained: RslRlPolicy) -> None:
+def test_the_policy_acts_as_rsl_rls(target: Callable[..., VecTask], trained: RslRlPolicy) -> None:
     """Actions are deterministic, in range, and the mean of the distribution; the critic sees its own view."""
     task = target(seed=3)
     obs_dict = task.reset()
@@ -141,7 +116,7 @@ def test_the_policy_acts_as_rsl_rls(trained: RslRlPolicy) -> None:
         trained.predict(obs_dict["policy"].numpy(), deterministic=False)
 
 
-def test_copied_networks_compute_what_rsl_rls_compute() -> None:
+def test_copied_networks_compute_what_rsl_rls_compute(target: Callable[..., VecTask]) -> None:
     from tutelage.envs.batched.rsl_rl import RslRlVecTask
     from tutelage.students import rsl_rl_ppo
 
@@ -157,7 +132,7 @@ def test_copied_networks_compute_what_rsl_rls_compute() -> None:
     torch.testing.assert_close(policy.value(env.vec_task.obs_dict), theirs[1])
 
 
-def test_save_and_load(trained: RslRlPolicy, tmp_path: Path) -> None:
+def test_save_and_load(target: Callable[..., VecTask], trained: RslRlPolicy, tmp_path: Path) -> None:
     trained.save(tmp_path / "policy")
     assert {path.name for path in (tmp_path / "policy").iterdir()} == {"policy.safetensors", "policy.json"}
     torch.manual_seed(0)
@@ -220,7 +195,7 @@ def test_wrong_settings_are_named(values: dict[str, Any], message: str) -> None:
         config_from_json(values)
 
 
-def test_what_does_not_fit_the_task_is_named() -> None:
+def test_what_does_not_fit_the_task_is_named(target: Callable[..., VecTask]) -> None:
     with pytest.raises(ValueError, match=r"the task has 3 environments and the config num_envs=64"):
         train(target(num_envs=3), SMALL, 100)
     with pytest.raises(ValueError, match="no view 'privilged'; did you mean 'privileged'"):

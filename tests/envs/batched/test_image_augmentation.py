@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage.envs.batched import image_augmentation
 from tutelage.envs.batched.augmentation_kernel import augment as kernel
 from tutelage.envs.batched.image_augmentation import (
     LUMA,
@@ -17,7 +16,6 @@ from tutelage.envs.batched.image_augmentation import (
     cut_out,
     map_colours,
     shift,
-    within,
 )
 
 EVERYTHING = ImageAugmentation.strong()
@@ -242,7 +240,7 @@ def test_wrong_amounts_are_refused(name, value):
         ImageAugmentation(**{name: value})
 
 
-def test_one_pass_is_the_same_as_step_by_step(monkeypatch):
+def test_one_pass_is_the_same_as_step_by_step():
     """On a CPU, without blur and noise, bytes are augmented by a kernel; elsewhere by tensor operations."""
     augment = ImageAugmentation(
         shift=5,
@@ -257,23 +255,40 @@ def test_one_pass_is_the_same_as_step_by_step(monkeypatch):
     )
     for changes in ({}, {"cutouts": 0, "patches": 0}, {"shift": 0}, {"shift": 30}):
         some = replace(augment, **changes)
-        whole = some._rgb(rgb(), generator())
-        with monkeypatch.context() as patch:
-            patch.setattr(image_augmentation, "_in_one_pass", step_by_step)
-            steps = some._rgb(rgb(), generator())
+        whole = some(rgb(), generator())
+        n, height, width = rgb().shape[:3]
+        steps = some._rgb(rgb(), some._draw(n, height, width, generator()), generator())
         difference = (whole.int() - steps.int()).abs()
         assert difference.max() <= 1  # rounded sums in another order
         assert (difference > 0).float().mean() < 0.01
 
 
-def step_by_step(images, offsets, areas, cuts):
-    moved = shift(images, offsets).permute(0, 3, 1, 2).float()
-    planes = map_colours(moved, *areas[0][1:])
-    for box, maps, lifts in areas[1:]:
-        planes = torch.where(within(planes, box), map_colours(moved, maps, lifts), planes)
-    for box, colour in cuts:
-        planes = cut_out(planes, box, colour)
-    return (planes + 0.5).clamp(0, 255).byte().permute(0, 2, 3, 1)
+@pytest.mark.parametrize(
+    "augment", [ImageAugmentation.unseen_looks(), replace(ImageAugmentation.strong(), noise=0.0)]
+)
+def test_images_of_one_number_are_augmented_alike(augment):
+    """Two pictures three times each, 0 1 0 1 0 1: copies stay copies, the two get other looks."""
+    pair = rgb()[:1].repeat(2, 1, 1, 1)
+    found = augment(pair.repeat(3, 1, 1, 1), generator(), torch.tensor([0, 1, 0, 1, 0, 1])).unflatten(
+        0, (3, 2)
+    )
+    assert (found == found[0]).all()
+    assert (found[0, 0] != found[0, 1]).any()
+    alone = augment(pair.repeat(3, 1, 1, 1), generator()).unflatten(0, (3, 2))
+    assert (alone[1] != alone[0]).any()
+
+
+def test_depths_of_one_number_are_augmented_alike():
+    """Shifts and cut-outs are the same; noise is not, as a sensor's differs from frame to frame."""
+    depth = torch.rand(1, 16, 16, generator=generator()).repeat(4, 1, 1) + 0.5
+    augment = ImageAugmentation(shift=3, cutouts=1, cutout_size=0.8)
+    found = augment(depth, generator(), torch.tensor([1, 0, 1, 0]))
+    assert (found[0] == found[2]).all()
+    assert (found[1] == found[3]).all()
+    assert (found[0] != found[1]).any()
+    noisy = replace(augment, depth_noise=0.1)(depth, generator(), torch.tensor([1, 0, 1, 0]))
+    assert (noisy[0] != noisy[2]).any()
+    assert ((noisy[0] == 0) == (noisy[2] == 0)).all()
 
 
 def test_swap_exchanges_green_and_blue():

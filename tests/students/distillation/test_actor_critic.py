@@ -387,6 +387,9 @@ def test_pictures_are_augmented_once(slider: Any, new_student: Any) -> None:
     kept = method.buffer.gather(torch.zeros(8, dtype=torch.int64), torch.arange(8))
     assert not torch.equal(kept["front/rgb"], plain)
     assert torch.equal(kept["privileged"], judged)
+    for kind in ({"frames": 2}, {"memory": 4}):
+        with pytest.raises(ValueError, match="cannot tell how things move"):
+            made(slider, new_student, config=replace(CONFIG, learning=learning), **kind)
 
 
 def test_what_cannot_learn_from_rewards(slider: Any, new_student: Any) -> None:

@@ -97,6 +97,43 @@ def test_an_update_follows_the_mean_gradient_of_all_shards(kind: dict[str, Any])
             torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6)
 
 
+class Numbering(ImageAugmentation):
+    """Paints each picture with the number of those that it is to be augmented alike with."""
+
+    def __call__(self, images: Tensor, generator: torch.Generator, alike: Tensor | None = None) -> Tensor:
+        assert alike is not None
+        return alike[:, None, None, None].expand(images.shape).to(torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "painted"),
+    [
+        ({}, [0, 1, 2]),  # (n,): each its own
+        ({"frames": 2}, [[0, 0], [1, 1], [2, 2]]),  # (n, k): a sample's stack alike
+        ({"memory": 4}, [[0, 1, 2]] * 5),  # (T, n): a sequence's steps alike
+        ({"memory": 4, "frames": 2}, [[[0, 0], [1, 1], [2, 2]]] * 5),  # (T, n, k)
+    ],
+    ids=str,
+)
+def test_frames_of_a_sample_are_augmented_alike(
+    kind: dict[str, Any], painted: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How far a thing moved from frame to frame is what stack and memory are for; a shift would be added."""
+    learner = Learner(student(**kind), replace(CONFIG, augmentation=Numbering()), torch.Generator())
+    buffer, generator = filled(learner), torch.Generator()
+    seen: list[dict[str, Tensor]] = []
+    see = learner.student.see
+    monkeypatch.setattr(learner.student, "see", lambda inputs: (seen.append(inputs), see(inputs))[1])
+    if learner.recurrent:
+        batch = buffer.sample_sequences(3, 5, generator, learner.stacks)
+        learner.losses(batch, learner.student.start(3))
+    else:
+        learner.losses(buffer.sample(3, generator, learner.stacks), None)
+    pictures = seen[0]["front/rgb"].float().mean((-1, -2, -3))
+    wanted = torch.tensor(painted).float()
+    assert torch.equal(pictures, wanted.flatten(0, 1) if learner.recurrent else wanted)
+
+
 def test_more_shards_than_samples_are_not_made() -> None:
     one_sequence = replace(CONFIG, batch_size=5, shard_size=2)
     assert torch.equal(
