@@ -23,6 +23,7 @@ CASES: dict[str, VisionConfig] = {
     "fast-encoder-gru": VisionConfig(memory=128),
     "fast-encoder-stack3": VisionConfig(frames=3),
     "fast-encoder-augmented": VisionConfig(),
+    "fast-encoder-opponents-augmented": VisionConfig(opponents=True),
     "impala": VisionConfig(encoder="impala"),
 }
 """What is measured; ratios are to the first."""

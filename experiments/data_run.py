@@ -39,6 +39,7 @@ def record_data(config: RecordConfig) -> Path:
     """Train or load the expert, record until there are as many frames as wanted; return the folder.
 
     Raises:
+        FileNotFoundError: when there is no such expert or student.
         ValueError: for an unknown task or camera, an expert or student that does not fit, a folder that holds
             something else.
         FolderError: when another process records into the folder.
@@ -46,9 +47,10 @@ def record_data(config: RecordConfig) -> Path:
     settings = RecordingConfig(config.frames, config.beta, config.noise, config.chunk_frames)
     if config.beta < 1 and config.student is None:
         raise ValueError(f"with --beta {config.beta} a student acts too; name its folder by --student")
+    # Before an expert is trained for minutes.
+    student = None if config.student is None else load_vision_student(config.student, config.device)
     task = _record_task(config)
     expert = _expert(config, task)
-    student = None if config.student is None else load_vision_student(config.student, config.device)
     began = told = time.perf_counter()
 
     def on_progress(frames: int) -> None:
@@ -188,9 +190,11 @@ def _new_student(config: TrainConfig, dataset: Dataset) -> VisionStudent:
         for name, kind in dataset.fields.items()
         if name.startswith(VIEWS)
     }
+    images = config.images or tuple(name for name, shape in shapes.items() if len(shape) > 1)
     vision = VisionConfig(
-        images=config.images or tuple(name for name, shape in shapes.items() if len(shape) > 1),
+        images=images,
         encoder=config.encoder,
+        opponents=config.encoder != "points" and any(len(shapes.get(name, ())) == 3 for name in images),
         frames=config.stack,
         memory=config.memory,
         head=config.head,

@@ -124,6 +124,9 @@ class DistillConfig:
     encoder: Literal["fast", "nature", "impala", "points"] = "fast"
     """The student's image encoder; points is a PointNet of one camera's depth, for GPUs: on a CPU it learns
     some fifty times as slowly as fast."""
+    opponents: bool = True
+    """Show the encoder, beside red, green and blue, how far they are apart: it then tells colours that no
+    training showed. Not for depth, nor for points."""
     head: Literal["deterministic", "gaussian"] | None = None
     """Whether the student answers with actions or with their distribution; default: deterministic, where the
     method draws no actions."""

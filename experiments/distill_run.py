@@ -115,6 +115,7 @@ def make_student(
     vision = VisionConfig(
         images=config.images,
         encoder=config.encoder,
+        opponents=config.opponents and config.obs != "depth" and config.encoder != "points",
         frames=config.stack or 1,
         memory=config.memory,
         head=config.head or ("gaussian" if card.gaussian else "deterministic"),

@@ -47,8 +47,8 @@ class SpecialistsConfig:
 
     Trains a generalist by PPO; clusters tasks by their features (k-means); trains a copy of the generalist
     further on each cluster; distils these specialists into one generalist by DAgger, with its critic; perhaps
-    again. Beside it the generalist is trained on by PPO for as many environment steps. Everything lies in
-    runs/specialists-TASK/seed-K; a stage that is finished is not run again.
+    again. Beside it the generalist is trained on by PPO for as many environment steps. Everything, with
+    TensorBoard events, lies in runs/specialists-TASK/seed-K; a stage that is finished is not run again.
     """
 
     task: str = "lift-object"

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.envs.batched.catalogue import make_vec_task
-from tutelage.envs.batched.object_families import HELD_OUT_FAMILIES
 from tutelage.envs.tasks import BoxTasks, Tasks
+from tutelage.experiments.distill_presets import held_out_objects
+from tutelage.experiments.event_log import RunLog
 from tutelage.experiments.folders import check_same_config, locked
 from tutelage.experiments.records import write_json
 from tutelage.experiments.specialists import SpecialistsConfig, read_json
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
 
     Policy = Expert | VisionStudent
 
-HELD_OUT: dict[str, dict[str, Any]] = {"lift-object": {"families": HELD_OUT_FAMILIES}}
-"""Options that make a task one of what training never shows; other tasks have none."""
-
 KINDS = ("training", "held_out")
+LINES = ("generalist", "specialists", "distilled", "continued")
+"""Stages that TensorBoard has a line of; all begin with the generalist."""
+
 VISION_CAMERAS = ("front", "wrist")
 EVALUATION_SEED = 3_000_000  # the same episodes for every arm and seed
 FEWEST = 30  # episodes of a cluster whose success is told
@@ -131,7 +132,7 @@ def make_task(
     config: SpecialistsConfig, num_envs: int, seed: int, held_out: bool = False, looks: str | None = None
 ) -> VecTask:
     """Environments of the training tasks, or of those that training never shows; in looks: with cameras."""
-    options = dict(HELD_OUT[config.task]) if held_out else {}
+    options = dict(held_out_objects(config.task)) if held_out else {}
     if looks is not None:
         from tutelage.envs.batched.cameras import CameraConfig
         from tutelage.envs.batched.visual_randomization import VisualRandomization
@@ -157,6 +158,9 @@ def run_seed(config: SpecialistsConfig, seed: int, folder: Path) -> dict[str, An
 class SeedRun:
     """One seed.
 
+    Every evaluation is also a point in TensorBoard, against the environment steps after the generalist:
+    ``success_on_training_tasks/specialists``, ``worst_cluster_of_held_out_tasks/distilled``, and so on.
+
     Args:
         config: with the preset's numbers filled in.
         seed: of everything but the evaluations.
@@ -173,7 +177,16 @@ class SeedRun:
         self.specialist_steps, self.distil_frames = config.specialist_steps or 0, config.distil_frames or 0
 
     def run(self) -> dict[str, Any]:
-        """All stages; what is finished is read from the folder."""
+        """All stages; what is finished is read from the folder, and logged again in place of what was."""
+        with RunLog(self.folder) as self.log:
+            told = {name: value for name, value in asdict(self.config).items() if name not in NOT_IN_CONFIG}
+            self.log.hparams({**told, "seed": self.seed})
+            names = ("success_on_training_tasks", "success_on_held_out_tasks")
+            self.log.layout({"specialists": {name.replace("_", " "): [f"{name}/.*"] for name in names}})
+            return self._stages()
+
+    def _stages(self) -> dict[str, Any]:
+        """What `run` does, with the log open."""
         first = generalist = self.expert("generalist", self.train_generalist)
         self.clusters = self.find_clusters()
         arms = {"generalist": self.evaluate("generalist", partial(_same, first), 0)}
@@ -280,16 +293,18 @@ class SeedRun:
 
         path, frames = self.folder / "vision" / "evaluation.json", self.config.vision_frames
         if (found := read_json(path)).get("frames") == frames:
+            self._log("vision", found)
             return found
         task = make_task(self.config, SEEN_AT_ONCE, self._stage_seed(5_000), looks="strong")
         seed = self._stage_seed(5_001)
         images = tuple(f"{camera}/rgb" for camera in VISION_CAMERAS)
-        student = VisionStudent.of_task(VisionConfig(images=images), task, seed)
+        student = VisionStudent.of_task(VisionConfig(images=images, opponents=True), task, seed)
         dagger.distil(task, self.router(own, task), student, DaggerConfig(Budget(frames=frames)), seed)
         task.close()
         student.save(path.parent)
         found = self._measure(partial(_same, student), steps + frames, looks="held_out") | {"frames": frames}
         write_json(path, found)
+        self._log("vision", found)
         return found
 
     # --- evaluation ------------------------------------------------------------------------------------
@@ -297,12 +312,13 @@ class SeedRun:
     def evaluate(self, name: str, policy: Callable[[VecTask], Policy], steps: int) -> dict[str, Any]:
         """Success on training and held-out tasks; the same episodes for all."""
         path = self.folder / "evaluations" / f"{name}.json"
-        if (found := read_json(path)).get("episodes") == self.config.episodes:
-            return found
-        found = self._measure(policy, steps)
-        write_json(path, found)
-        told = [f"{kind} {100 * found[kind]['success']:.1f} %" for kind in KINDS if found[kind]]
-        self._say(f"{name}: {', '.join(told)}")
+        if (found := read_json(path)).get("episodes") != self.config.episodes:
+            found = self._measure(policy, steps)
+            write_json(path, found)
+            told = [f"{kind} {100 * found[kind]['success']:.1f} %" for kind in KINDS if found[kind]]
+            self._say(f"{name}: {', '.join(told)}")
+        for stage in LINES if name == "generalist" else [name.split("-")[0]]:
+            self._log(stage, found)
         return found
 
     def _measure(
@@ -311,7 +327,7 @@ class SeedRun:
         found: dict[str, Any] = {"episodes": self.config.episodes, "steps": steps}
         for kind in KINDS:
             found[kind] = {}
-            if kind == "training" or self.config.task in HELD_OUT:
+            if kind == "training" or held_out_objects(self.config.task):
                 at_once = min(ENVIRONMENTS, self.config.episodes)
                 task = make_task(self.config, at_once, 0, held_out=kind == "held_out", looks=looks)
                 evaluation = evaluate_student(task, policy(task), self.config.episodes, EVALUATION_SEED)
@@ -328,6 +344,14 @@ class SeedRun:
             each.append(float(own.mean()) if len(own) >= FEWEST else None)
         worst = min((value for value in each if value is not None), default=None)
         return {"success": evaluation.success, "worst_cluster": worst, "clusters": each}
+
+    def _log(self, stage: str, found: dict[str, Any]) -> None:
+        """An evaluation for TensorBoard."""
+        for kind in KINDS:
+            for key, tag in (("success", "success_on"), ("worst_cluster", "worst_cluster_of")):
+                if (value := found[kind].get(key)) is not None:
+                    self.log.scalars({f"{tag}_{kind}_tasks/{stage}": value}, found["steps"])
+        self.log.flush()
 
     def _stage_seed(self, number: int) -> int:
         """A seed of a stage's own."""

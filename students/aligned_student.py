@@ -18,14 +18,11 @@ from torch import Tensor, nn
 
 from tutelage.envs.state import StateError, atomic_file
 from tutelage.students.vision_config import VisionConfig, vision_config_from_json
-from tutelage.students.vision_student import DESCRIPTION, WEIGHTS, VisionStudent
+from tutelage.students.vision_student import DESCRIPTION, HEAD, WEIGHTS, VisionStudent
 from tutelage.teachers.experts import ExpertConfig, MLPExpert, NormalizedMLP, read_view
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.vec_task import VecTask
-
-HEAD = "expert_head.json"
-"""Beside the files of a `VisionStudent`: what the expert's network is like."""
 
 
 class Thought(NamedTuple):
@@ -198,7 +195,7 @@ class AlignedStudent(VisionStudent):
         description = {"expert": asdict(self.expert_config), "bottleneck": self.bottleneck}
         with atomic_file(Path(folder) / HEAD) as part:
             part.write_text(json.dumps(description, indent=2) + "\n")
-        super().save(folder)
+        self._write(folder)
 
     @staticmethod
     def load(folder: str | Path, device: str | torch.device = "cpu") -> AlignedStudent:
@@ -240,7 +237,14 @@ def load_vision_student(folder: str | Path, device: str | torch.device = "cpu") 
         FileNotFoundError: when there is no such file.
         StateError: when a file is truncated, foreign, or does not fit the others.
     """
-    kind = AlignedStudent if (Path(folder) / HEAD).exists() else VisionStudent
+    folder = Path(folder)
+    for name in (DESCRIPTION, WEIGHTS):
+        if not (folder / name).exists():
+            raise FileNotFoundError(
+                f"there is no student at {folder}: it has no {name}; name the folder that a student was "
+                "saved to, such as OUT/student of `tutelage data train`"
+            )
+    kind = AlignedStudent if (folder / HEAD).exists() else VisionStudent
     return kind.load(folder, device)
 
 

@@ -24,6 +24,9 @@ class VisionConfig:
         vector: a view beside them, what the robot feels; None for images alone.
         encoder: one of `tutelage.students.encoders.ENCODERS`.
         frames: how many successive images are stacked, at least 1.
+        opponents: give the encoder, beside red, green and blue, how far they are apart; see
+            `tutelage.students.pixels.opponent_colours`. Students then tell colours that training never
+            showed, at half as much computing again; not for ``points``.
         memory: units of a GRU (Cho et al. 2014) between encoder and head; 0 for none.
         hidden: widths of the head's hidden layers (ELU).
         head: ``deterministic``, or ``gaussian`` with a standard deviation that does not depend on what is
@@ -47,6 +50,7 @@ class VisionConfig:
     vector: str | None = "policy"
     encoder: Encoder = "fast"
     frames: int = 1
+    opponents: bool = False
     memory: int = 0
     hidden: tuple[int, ...] = (256, 128)
     head: Head = "deterministic"
@@ -79,6 +83,8 @@ class VisionConfig:
                 "the encoder 'points' needs depth, perhaps after RGB: images=('front/depth',) or "
                 f"('front/rgb', 'front/depth'), not {self.images}"
             )
+        if self.encoder == "points" and self.opponents:
+            raise ValueError("points have one colour each; use opponents=False with the encoder 'points'")
         if self.encoder == "points" and self.precision == "bfloat16":
             raise ValueError("points in bfloat16 are millimetres off; use precision='auto' with 'points'")
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tutelage.envs.batched.vec_task import VecTask
 
 WEIGHTS, DESCRIPTION = "student.safetensors", "student.json"
+HEAD = "expert_head.json"
+"""Beside these where the student is an `AlignedStudent`: what the network of its expert is like."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class VisionStudent(nn.Module):
             if name not in shapes:
                 raise ValueError(unknown("view", name, list(shapes)))
         self.shapes = {name: tuple(shapes[name]) for name in config.views}
-        size = input_size(config.images, self.shapes, config.frames)
+        size = input_size(config.images, self.shapes, config.frames, config.opponents)
         for view in config.vectors:
             if len(self.shapes[view]) != 1:
                 raise ValueError(f"{view!r} must be a vector, but has shape {self.shapes[view]}")
@@ -253,7 +255,9 @@ class VisionStudent(nn.Module):
         """The first half of `forward`: features of the images, then the vector, float32 ``(n, inputs)``."""
         low, config = self.computes_bfloat16, self.config
         kind = torch.bfloat16 if low else torch.float32
-        pixels = to_pixels(config.images, inputs, self.shapes, config.frames, config.depth_far, kind)
+        pixels = to_pixels(
+            config.images, inputs, self.shapes, config.frames, config.depth_far, kind, config.opponents
+        )
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=low):
             features: Tensor = self.encoder(pixels)
         if config.vector is None:
@@ -280,7 +284,17 @@ class VisionStudent(nn.Module):
     # --- saving ----------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Write weights (safetensors) and description (JSON) into a folder, each file atomically."""
+        """Write weights (safetensors) and description (JSON) into a folder, each file atomically.
+
+        An `AlignedStudent` that was there is replaced.
+        """
+        self._write(folder)
+        # Last: where the disk is full, the student that was there is still whole. Killed just before this,
+        # head and weights do not fit each other, and loading says so.
+        (Path(folder) / HEAD).unlink(missing_ok=True)
+
+    def _write(self, folder: str | Path) -> None:
+        """What students of all kinds save."""
         from safetensors.torch import save_file
 
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LOG_BEFORE_REPAIR = "commits-before-repair.jsonl"
+"""The log as the first repair found it; those of later ones are ``commits-before-repair-2.jsonl``, ..."""
 
 
 def find_damage(folder: Path, layout: Layout, commits: list[Commit]) -> None:
@@ -95,9 +96,10 @@ def count(values: Mapping[str, NDArray[Any]]) -> tuple[int, int]:
 def repair(folder: str | Path) -> tuple[int, int]:
     """Read every chunk of a damaged dataset, and keep those that are intact; nothing is deleted.
 
-    The log is written anew, the old one stays as ``commits-before-repair.jsonl``. Episodes that run through
-    a chunk that is lost are then in two parts. Chunks recorded later go behind all that there are, and leave
-    the files of those that were set aside.
+    The log is written anew, the old one stays as ``commits-before-repair.jsonl``; that of a second repair as
+    ``commits-before-repair-2.jsonl``, and so on. Episodes that run through a chunk that is lost are then in
+    two parts. Chunks recorded later go behind all that there are, and leave the files of those that were set
+    aside.
 
     Returns:
         Steps kept, and steps set aside.
@@ -129,6 +131,15 @@ def repair(folder: str | Path) -> tuple[int, int]:
         sizes = tuple(path.stat().st_size for path in layout.files(folder, chunk))
         kept.append(Commit(chunk, sizes, *count(flags)))
     if (folder / LOG).exists():
-        os.replace(folder / LOG, folder / LOG_BEFORE_REPAIR)
+        os.replace(folder / LOG, _backup(folder))
     write_text(folder / LOG, "".join(f"{json.dumps(commit._asdict())}\n" for commit in kept))
     return len(kept) * layout.chunk_steps, (len(chunks) - len(kept)) * layout.chunk_steps
+
+
+def _backup(folder: Path) -> Path:
+    """Where the log goes before a repair; the first one, which tells of most chunks, must stay."""
+    path, number = folder / LOG_BEFORE_REPAIR, 1
+    while path.exists():
+        number += 1
+        path = folder / LOG_BEFORE_REPAIR.replace(".", f"-{number}.")
+    return path

@@ -162,9 +162,11 @@ def _check_empty(folder: Path, layout: Layout) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file atomically."""
-    with atomic_file(path) as part:
-        part.write_text(text)
+    """Write a small file atomically; it is on disk before it takes the place of another."""
+    with atomic_file(path) as part, part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_layout(folder: Path) -> tuple[Layout, dict[str, Any]]:

@@ -43,7 +43,8 @@ class DistilThenRLConfig:
         anchor: whom a divergence keeps the student near to: ``expert``, who is asked on; ``student``, what
             distillation made of it, which costs no queries; ``none``.
         anchor_weight: of KL(anchor || student), at first.
-        anchor_end: share of the rest of the budget after which the weight has fallen to 0, linearly.
+        anchor_end: share of the rest of the budget after which the weight has fallen to 0, linearly; from
+            then on nobody is asked.
 
     Raises:
         ValueError: for an unknown anchor, or a number out of range.
@@ -189,6 +190,7 @@ class FineTuning(ActorCritic):
 
     Attributes:
         rounds: so far.
+        anchored: whether the anchor is asked in this round.
     """
 
     def __init__(
@@ -196,7 +198,7 @@ class FineTuning(ActorCritic):
     ) -> None:
         settings = config.reinforcement
         super().__init__(task, expert, student, settings, seed)
-        self.parts, self.asked, self.rounds = config, expert, 0
+        self.parts, self.asked, self.rounds, self.anchored = config, expert, 0, True
         self.learner = PartLearner(student, settings.learning, self.generator, config.distil_share, 1.0)
         self.anchor: VisionStudent | None = None
         if config.anchor == "student":
@@ -204,14 +206,16 @@ class FineTuning(ActorCritic):
             self.anchor_state = self.anchor.start(task.num_envs)
 
     def advise(self, obs_dict: Observations) -> Advice | None:
-        """Ask the expert, where it is the anchor."""
-        return self.asked.advise(obs_dict) if self.parts.anchor == "expert" else None
+        """Ask the expert, where it is the anchor, and its answers count."""
+        return self.asked.advise(obs_dict) if self.parts.anchor == "expert" and self.anchored else None
 
     @torch.no_grad()
     def roll_out(self) -> Trajectories:
         """As in `ActorCritic`; where the anchor is a student, what it would have done comes with it."""
+        # By whole rounds: learning takes the anchor's answers for all steps, or for none.
+        self.anchored = self.parts.weight(self.ledger.spent) > 0
         found = super().roll_out()
-        if self.anchor is None:
+        if self.anchor is None or not self.anchored:
             return found
         buffer, length = self.buffer, self.ppo.rollout_steps
         envs = torch.arange(buffer.num_envs, device=buffer.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +15,7 @@ from tutelage.students.distillation.learner import LearningConfig
 from tutelage.students.distillation.losses import gaussian_kl
 from tutelage.students.distillation.ppo import PPOConfig
 from tutelage.students.distillation.progress import Budget, DistillationResult, OnProgress
+from tutelage.teachers.expert_router import ExpertRouter
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.vec_task import Observations, VecTask
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from tutelage.teachers.experts import Advice, Expert
 
 WEIGHTS = (1e-3, 1e3)  # between which the adaptive weight stays
+NO_VALUES = (
+    "gate compares the expert's values with the student's, and this expert has no critic: set gate=False, or "
+    "take an expert that has one"
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class KickstartingConfig:
         ppo: roll-outs, advantages and the loss.
         weight: lambda, of the divergence from the expert, at first.
         anneal: share of the budget over which lambda falls, linearly, to `final_weight` of its first value;
-            0: it does not fall.
+            0: it does not fall. Once it is 0, which it then stays, the expert is not asked any more.
         final_weight: see `anneal`; a share of `weight`.
         target_kl: where set, lambda is adaptive too: doubled after a round whose mean divergence was above
             1.5 times this, halved after one below this / 1.5.
@@ -90,35 +96,46 @@ class Kickstarting(ActorCritic):
 
     Attributes:
         weight: lambda before annealing.
+        asks: whether the expert is asked in this round.
         diagnostics: also ``expert_kl``, the mean divergence on the states of the round, before learning from
-            them; ``weight``, lambda_k.
+            them, NaN where the expert was not asked; ``weight``, lambda_k.
 
     Raises:
-        ValueError: for a gate of an expert that has no critic.
+        ValueError: for a gate of an expert that has no critic: at once where the expert tells, or else when
+            it is asked.
     """
 
     def __init__(
         self, task: VecTask, expert: Expert, student: VisionStudent, config: KickstartingConfig, seed: int
     ) -> None:
+        if config.gate and lacks_critic(expert):
+            raise ValueError(NO_VALUES)
         super().__init__(task, expert, student, config, seed)
-        self.config, self.asked = config, expert
+        self.config, self.asked, self.asks = config, expert, True
         self.weight = self.round_weight = config.weight
 
-    def advise(self, obs_dict: Observations) -> Advice:
-        """Ask about every state."""
+    def roll_out(self) -> Trajectories:
+        """As in `ActorCritic`; answers that could not count any more are not asked for."""
+        # By whole rounds: learning takes the expert's answers for all steps, or for none.
+        self.asks = self.config.annealed(self.ledger.spent) > 0
+        return super().roll_out()
+
+    def advise(self, obs_dict: Observations) -> Advice | None:
+        """Ask about every state, as long as the answers count."""
+        if not self.asks:
+            return None
         advice = self.asked.advise(obs_dict)
         if self.config.gate and advice.value is None:
-            raise ValueError(
-                "gate compares the expert's values with the student's, and this expert has no critic: set "
-                "gate=False, or take an expert that has one"
-            )
+            raise ValueError(NO_VALUES)
         return advice
 
     def learn(self, trajectories: Trajectories, memory: Tensor) -> None:
         """Set lambda_k, and learn."""
-        means, stds = trajectories["means"], trajectories["stds"]
-        divergence = float(self.divergence(means, stds, trajectories).mean())
-        self.adapt(divergence)
+        divergence = math.nan
+        if self.asks:
+            means, stds = trajectories["means"], trajectories["stds"]
+            divergence = float(self.divergence(means, stds, trajectories).mean())
+            self.adapt(divergence)
         self.round_weight = self.weight * self.config.annealed(self.ledger.spent)
         super().learn(trajectories, memory)
         self.diagnostics |= {"expert_kl": divergence, "weight": self.round_weight}
@@ -158,6 +175,13 @@ class Kickstarting(ActorCritic):
     def load_own_state(self, state: StateDict) -> None:
         """Go on with the weight that was reached."""
         self.weight = float(state["weight"])
+
+
+def lacks_critic(expert: Expert) -> bool:
+    """Whether an expert tells that it has no critic; others, who do not tell, may yet give no values."""
+    if isinstance(expert, ExpertRouter):
+        return any(map(lacks_critic, expert.experts))
+    return getattr(expert, "critic", expert) is None
 
 
 def distil(

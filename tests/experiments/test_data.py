@@ -212,6 +212,23 @@ def test_what_does_not_exist_is_refused(expert: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("[!.]*"))
 
 
+def test_a_student_that_is_not_there_is_named_before_an_expert_is_trained(
+    expert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = tmp_path / "nope"
+    command = ["tutelage", "data", "record", "--task", "reach", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", [*command, "--student", str(student)])
+    monkeypatch.setattr(data_run, "train_expert", None)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    message = capsys.readouterr().err
+    assert message == (
+        f"tutelage: there is no student at {student}: it has no student.json; name the folder that a student "
+        "was saved to, such as OUT/student of `tutelage data train`\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_command_line() -> None:
     found = tyro.cli(DataConfig, args=["view", "runs/d", "--columns", "3"]).do
     assert found == ViewConfig(Path("runs/d"), columns=3)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tutelage.envs.batched.object_tasks import ObjectTasks
 from tutelage.envs.tasks import BoxTasks
@@ -82,7 +83,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(specialists_run, "ENVIRONMENTS", 20)
     monkeypatch.setattr(specialists_run, "SEEN_AT_ONCE", 16)
     monkeypatch.setattr(specialists_run, "FEWEST", 5)
-    monkeypatch.setitem(specialists_run.HELD_OUT, "reach", {"view_noise": {"privileged": 0.1}})
+    noisy = {"view_noise": {"privileged": 0.1}}
+    monkeypatch.setattr(specialists_run, "held_out_objects", lambda task: noisy if task == "reach" else {})
     monkeypatch.setattr(
         specialists_run,
         "StateDaggerConfig",
@@ -112,6 +114,33 @@ def read(config: SpecialistsConfig) -> dict[str, Any]:
     return results
 
 
+def curves(config: SpecialistsConfig, key: str) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of the success of seed 0 on a kind of tasks: stage -> steps and values."""
+    events = EventAccumulator(str(config.folder / "seed-0"), {"scalars": 0}).Reload()
+    tag = f"success_on_{key}_tasks/"
+    return {
+        name.removeprefix(tag): [(event.step, event.value) for event in events.Scalars(name)]
+        for name in events.Tags()["scalars"]
+        if name.startswith(tag)
+    }
+
+
+def check_curves(config: SpecialistsConfig, results: dict[str, Any]) -> None:
+    """Every stage has a line that begins with the generalist; each point is there once."""
+    for kind in ("training", "held_out"):
+        points = {
+            arm: (found["steps"], pytest.approx(found[kind]["success"]))
+            for arm, found in results["arms"].items()
+        }
+        first = points["generalist"]
+        assert curves(config, kind) == {
+            "generalist": [first],
+            "specialists": [first, points["specialists-0"], points["specialists"]],
+            "distilled": [first, points["distilled-0"], points["distilled"]],
+            "continued": [first, points["continued"]],
+        }
+
+
 def test_from_end_to_end(
     config: SpecialistsConfig, made: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +167,7 @@ def test_from_end_to_end(
     continued = MLPExpert.load(folder / "continued")
     assert continued.facts["steps"] == 16_000  # 14,000 in whole roll-outs of 3200
     assert "distilled-1: training" in capsys.readouterr().out
+    check_curves(config, results)
 
     made.clear()
     assert specialists(config) == 0
@@ -151,6 +181,7 @@ def test_from_end_to_end(
     assert specialists(config) == 0
     assert made == ["distil_state", "evaluate_student", "evaluate_student"]
     assert (folder / "distilled-1" / "expert.safetensors").read_bytes() == weights
+    check_curves(config, results)
     assert json.loads((folder / "results.json").read_text()) == results
 
     with pytest.raises(FolderError, match="specialist_steps"):
@@ -173,7 +204,10 @@ def test_a_given_generalist_and_a_vision_student(
     assert specialists(replace(given, vision_frames=160)) == 0
     assert made == ["evaluate_student"] * 2
     assert before["arms"].items() < read(given)["arms"].items()
-    assert read(given)["arms"]["vision"]["steps"] == before["arms"]["distilled"]["steps"] + 160
+    vision = read(given)["arms"]["vision"]
+    assert vision["steps"] == before["arms"]["distilled"]["steps"] + 160
+    point = (vision["steps"], pytest.approx(vision["training"]["success"]))
+    assert curves(given, "training")["vision"] == [point]
     student = VisionStudent.load(given.folder / "seed-0" / "vision")
     assert student.config.images == ("front/rgb", "wrist/rgb")
 

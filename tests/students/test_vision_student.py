@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tutelage.envs.state import StateError
 from tutelage.students.onnx_export import run_onnx
+from tutelage.students.pixels import input_size, opponent_colours, to_pixels
 from tutelage.students.vision_config import VisionConfig, vision_config_from_json
 from tutelage.students.vision_student import StudentState, VisionStudent
 
@@ -51,9 +52,10 @@ def views(n: int, *lead: int, seed: int = 0, stack: int = 1) -> dict[str, Tensor
 
 @pytest.mark.parametrize("images", [("front/rgb",), ("front/depth",), RGBD, RGBD[::-1]])
 @pytest.mark.parametrize("frames", [1, 3])
-def test_inputs(images: tuple[str, ...], frames: int) -> None:
+@pytest.mark.parametrize("opponents", [False, True])
+def test_inputs(images: tuple[str, ...], frames: int, opponents: bool) -> None:
     """Every view matters, and nothing that is not named does."""
-    made = student(images=images, frames=frames)
+    made = student(images=images, frames=frames, opponents=opponents)
     inputs = views(4, stack=frames)
     mean, std, value, _ = made(inputs, made.start(4))
     assert mean.shape == (4, 2)
@@ -76,6 +78,41 @@ def test_depth_in_numbers() -> None:
     made({"front/depth": depth, "policy": torch.zeros(1, 5)}, made.start(1))
     assert seen[0].shape == (1, 1, 16, 16)
     assert seen[0][0, 0, 0, :5].tolist() == [0.0, 127.5, 255.0, 255.0, 255.0]
+
+
+def test_opponent_colours_by_hand() -> None:
+    """|R - G|, |G - B|, |B - R| after red, green and blue; of bytes in one pass, else by tensors."""
+    rgb = torch.tensor([200, 30, 90])
+    wanted = [200.0, 30.0, 90.0, 170.0, 60.0, 110.0]
+    assert opponent_colours(rgb.float()).tolist() == wanted
+    two = opponent_colours(torch.tensor([200.0, 30.0, 90.0, 0.0, 255.0, 1.0]))
+    assert two.tolist() == [*wanted, 0.0, 255.0, 1.0, 255.0, 254.0, 1.0]
+    # How far red stands out, which pink (200, 30, 90) has less of than red (200, 30, 30):
+    assert wanted[0] - (wanted[1] + wanted[2] + wanted[4]) / 2 == 200 - max(30, 90)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_opponent_colours_are_of_each_picture(kind: torch.dtype) -> None:
+    """Two frames of two cameras; with depth beside them, where no kernel does it, the same."""
+    shapes = {"a/rgb": (4, 5, 3), "b/rgb": (4, 5, 3), "b/depth": (4, 5)}
+    generator = torch.Generator().manual_seed(0)
+    inputs = {
+        name: torch.randint(0, 256, (3, 2, 4, 5, 3), dtype=torch.uint8, generator=generator)
+        for name in ("a/rgb", "b/rgb")
+    }
+    inputs["b/depth"] = torch.rand(3, 2, 4, 5, generator=generator)
+    pair = ("a/rgb", "b/rgb")
+    found = to_pixels(pair, inputs, shapes, 2, 1.0, kind, opponents=True)
+    assert found.shape == (3, *input_size(pair, shapes, 2, opponents=True)) == (3, 24, 4, 5)
+    for picture, name in enumerate(pair):
+        for frame in range(2):
+            rgb = inputs[name][:, frame].to(kind).permute(0, 3, 1, 2)
+            first = 12 * picture + 6 * frame
+            assert torch.equal(found[:, first : first + 3], rgb)
+            assert torch.equal(found[:, first + 3 : first + 6], (rgb - rgb[:, [1, 2, 0]]).abs())
+    deep = to_pixels((*pair, "b/depth"), inputs, shapes, 2, 1.0, kind, opponents=True)
+    assert deep.shape == (3, *input_size((*pair, "b/depth"), shapes, 2, opponents=True)) == (3, 26, 4, 5)
+    assert torch.equal(deep[:, :24], found)
 
 
 def test_channels_are_in_order() -> None:
@@ -135,6 +172,7 @@ def test_points_are_never_bfloat16() -> None:
         ({"frames": 0}, "frames must be at least 1"),
         ({"depth_far": 0.0}, "depth_far must be above 0"),
         ({"encoder": "nature"}, "at least 36 x 36"),
+        ({"encoder": "points", "images": RGBD, "opponents": True}, "opponents=False"),
     ],
 )
 def test_mistakes(settings: dict[str, Any], message: str) -> None:
@@ -362,6 +400,7 @@ def test_it_learns_where_a_square_is() -> None:
 
 @settings(deadline=None, max_examples=15)
 @given(
+    opponents=st.booleans(),
     images=st.sampled_from([("front/rgb",), ("front/depth",), RGBD]),
     vector=st.sampled_from([None, "policy"]),
     frames=st.integers(1, 3),
@@ -428,6 +467,7 @@ def test_config_is_json() -> None:
     [
         {"frames": 2, "memory": 8, "images": RGBD, "head": "gaussian"},
         {"encoder": "points", "images": ("front/depth",), "vector": None},
+        {"opponents": True},
     ],
 )
 def test_onnx_acts_as_torch(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tutelage.students.distillation import dataset_cloning
 from tutelage.students.distillation.dataset import Dataset, DatasetWriter
 from tutelage.students.distillation.dataset_chunks import repair
 from tutelage.students.distillation.dataset_cloning import CloningConfig, clone_from
-from tutelage.students.distillation.dataset_files import DTYPES, DatasetError
+from tutelage.students.distillation.dataset_files import DTYPES, DatasetError, write_text
 from tutelage.students.distillation.dataset_recording import RecordingConfig, record
 from tutelage.students.distillation.frames import FrameBuffer
 from tutelage.students.distillation.learner import Learner, LearningConfig
@@ -273,6 +273,44 @@ def test_what_a_repair_sets_aside_stays_when_more_is_recorded(tmp_path: Path) ->
     last = (folder / "commits.jsonl").read_bytes().splitlines(keepends=True)[-1]
     (folder / "commits.jsonl").write_bytes((folder / "commits-before-repair.jsonl").read_bytes() + last)
     assert numbers(Dataset(folder)) == [*range(16), *range(30, 34)]
+
+
+def test_a_second_repair_keeps_the_log_that_the_first_one_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    write(folder, 0, 16)
+    logs = []
+    for chunk, kept in ((1, 12), (2, 8), (3, 4)):
+        logs.append((folder / "commits.jsonl").read_bytes())
+        (folder / "obs" / "x" / f"c.{chunk}.0.0").unlink()
+        assert repair(folder) == (kept, 4)
+    names = [f"commits-before-repair{number}.jsonl" for number in ("", "-2", "-3")]
+    assert [(folder / name).read_bytes() for name in names] == logs
+    assert len(logs[0].splitlines()) == 4
+    write(folder, 30, 34)  # behind all that was set aside
+    assert numbers(Dataset(folder)) == [*range(4), *range(30, 34)]
+
+
+def test_small_files_are_on_disk_before_they_take_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the name can be on disk before what is in the file, after a loss of power."""
+    events: list[tuple[str, int]] = []
+    sync, rename = os.fsync, os.replace
+
+    def fsync(file: int) -> None:
+        events.append(("sync", os.fstat(file).st_ino))
+        sync(file)
+
+    def replace(source: Any, target: Any) -> None:
+        events.append((Path(target).name, Path(source).stat().st_ino))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    write_text(tmp_path / "zarr.json", "{}")
+    assert [name for name, _ in events] == ["sync", "zarr.json"]
+    assert events[0][1] == events[1][1]
+    assert (tmp_path / "zarr.json").read_text() == "{}"
 
 
 def test_a_flipped_bit_is_found_when_it_is_read(tmp_path: Path) -> None:

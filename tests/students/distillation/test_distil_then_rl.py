@@ -167,6 +167,41 @@ def test_rewards_alone_bring_a_distilled_student_on(slider: Any, new_student: An
 
 
 @pytest.mark.parametrize("anchor", ["expert", "student"])
+@pytest.mark.parametrize("stop", [5, 7])
+def test_nobody_is_asked_once_the_weight_is_0(
+    anchor: Any, stop: int, slider: Any, expert: Any, new_student: Any
+) -> None:
+    """Four rounds of each part; the weight is 0 in the middle of the second, and a run goes on exactly."""
+
+    def make() -> DistilThenRL:
+        task = slider(num_envs=8)
+        config = replace(CONFIG, budget=Budget(frames=8 * 48), anchor=anchor, anchor_end=0.5, warmup_rounds=1)
+        return DistilThenRL(task, expert, new_student(task, memory=4, **STUDENT), config, 0)
+
+    whole = make()
+    states: list[Any] = []
+    asked: list[int] = []
+    heard: list[bool] = []
+
+    def look(progress: Any) -> None:
+        states.append(whole.state_dict())
+        asked.append(progress.queries // 48)
+        if whole.tuning is not None:
+            heard.append(whole.tuning.anchored)
+
+    whole.run(look)
+    assert heard == [True, True, False, False]
+    assert asked == ([1, 2, 3, 4, 5, 6, 6, 6] if anchor == "expert" else [1, 2, 3, 4, 4, 4, 4, 4])
+    again = make()
+    again.load_state_dict(states[stop - 1])
+    assert again.run().queries == 48 * asked[-1]
+    assert again.tuning is not None
+    assert not again.tuning.anchored
+    for name, tensor in weights(whole.student).items():
+        assert torch.equal(tensor, weights(again.student)[name]), name
+
+
+@pytest.mark.parametrize("anchor", ["expert", "student"])
 @pytest.mark.parametrize("stop", [2, 5])
 def test_a_run_goes_on_from_its_state(
     anchor: Any, stop: int, slider: Any, expert: Any, new_student: Any

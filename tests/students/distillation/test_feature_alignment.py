@@ -277,6 +277,21 @@ def test_saved_and_loaded_it_acts_the_same(
     assert type(load_vision_student(tmp_path / "plain")) is VisionStudent
 
 
+def test_either_kind_replaces_the_other_in_a_folder(slider: Any, aligned: Any, tmp_path: Path) -> None:
+    task = slider(num_envs=2)
+    plain = VisionStudent.of_task(VisionConfig(images=("front/rgb",), hidden=(64,)), task)
+    for student in (aligned(task), plain, aligned(task), plain):
+        student.save(tmp_path)
+        loaded = load_vision_student(tmp_path)
+        assert type(loaded) is type(student)
+        for name, tensor in student.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], tensor), name
+    for name in ("student.safetensors", "student.json"):
+        (tmp_path / name).unlink()
+        with pytest.raises(FileNotFoundError, match=f"no student at {tmp_path}: it has no {name}; name the"):
+            load_vision_student(tmp_path)
+
+
 def test_exported_it_acts_the_same(slider: Any, aligned: Any, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     from tutelage.students.onnx_export import run_onnx

@@ -1,5 +1,6 @@
 """Kickstarting: the divergence, its weight from round to round, its gate; and that it learns."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,8 @@ from tutelage.students.distillation.learner import LearningConfig
 from tutelage.students.distillation.ppo import PPOConfig
 from tutelage.students.distillation.progress import Budget
 from tutelage.students.vision_student import Heads
-from tutelage.teachers.experts import Advice
+from tutelage.teachers.expert_router import ExpertRouter
+from tutelage.teachers.experts import Advice, ExpertConfig, MLPExpert
 
 LEARNING = LearningConfig(batch_size=96, learning_rate=3e-3, max_grad_norm=1.0, threads=1)
 CONFIG = KickstartingConfig(Budget(frames=6_000), LEARNING, PPOConfig(rollout_steps=12, epochs=2, gamma=0.9))
@@ -109,6 +111,34 @@ def test_rounds(slider: Any, expert: Any, new_student: Any) -> None:
     assert float(method.ledger.history[0].action_error[0]) > 0
 
 
+@pytest.mark.parametrize("stop", [2, 4])
+def test_nobody_is_asked_once_the_weight_is_0(stop: int, slider: Any, expert: Any, new_student: Any) -> None:
+    """Which is so for good; from a state before that, and from one after, a run goes on to the same numbers.
+
+    Rounds of 96 frames, a fifth of the budget, begin at 0, 0.2, 0.4, 0.6 and 0.8 of it.
+    """
+    changes: dict[str, Any] = {"budget": Budget(frames=480), "anneal": 0.5, "weight": 2.0, "target_kl": 0.1}
+    whole = made(slider, expert, new_student, **changes)
+    states: list[Any] = []
+    told: list[dict[str, float]] = []
+
+    def look(_: Any) -> None:
+        states.append(whole.state_dict())
+        told.append(whole.diagnostics)
+
+    result = whole.run(look)
+    assert result.queries == expert.queries == 3 * 96
+    assert [math.isnan(found["expert_kl"]) for found in told] == [False, False, False, True, True]
+    assert [found["weight"] == 0 for found in told] == [False, False, True, True, True]
+    assert result.history[-1].action_error.isnan().all()
+    again = made(slider, expert, new_student, **changes)
+    again.load_state_dict(states[stop - 1])
+    assert again.run().queries == 3 * 96
+    assert again.weight == whole.weight
+    for name, tensor in whole.student.state_dict().items():
+        assert torch.equal(again.student.state_dict()[name], tensor), name
+
+
 def test_values_that_are_not_always_told(slider: Any, expert: Any, new_student: Any) -> None:
     """A router's are None in steps in which one of the experts that are asked has no critic."""
 
@@ -129,6 +159,33 @@ def test_gate(slider: Any, expert: Any, new_student: Any) -> None:
     method = made(slider, Judging(expert), new_student, gate=True)
     method.round()
     assert method.diagnostics["expert_kl"] > 0
+
+
+def test_a_gate_of_an_expert_that_tells_that_it_has_no_critic(slider: Any, new_student: Any) -> None:
+    """Is refused at once, and not when a round has begun; one expert of a router is enough."""
+
+    def network(critic: bool) -> MLPExpert:
+        config = ExpertConfig("privileged", 2, 1, (), "privileged" if critic else None, 2 if critic else 0)
+        parts = {
+            "mean": torch.zeros(2),
+            "scale": torch.ones(2),
+            "layers.0.weight": torch.zeros(1, 2),
+            "layers.0.bias": torch.zeros(1),
+        }
+        names = ["actor", "critic"] if critic else ["actor"]
+        tensors = {f"{who}.{name}": tensor for who in names for name, tensor in parts.items()}
+        return MLPExpert(config, {**tensors, "log_std": torch.zeros(1)})
+
+    def router(*critics: bool) -> ExpertRouter:
+        experts = [network(critic) for critic in critics]
+        return ExpertRouter(experts, lambda tasks: torch.arange(len(tasks)) % 2, lambda: torch.zeros(2, 1))
+
+    for wrong in (network(False), router(True, False)):
+        with pytest.raises(ValueError, match="this expert has no critic: set gate=False"):
+            made(slider, wrong, new_student, n=2, gate=True)
+        made(slider, wrong, new_student, n=2)
+    for right in (network(True), router(True, True)):
+        assert "expert/value" in made(slider, right, new_student, n=2, gate=True).roll_out()
 
 
 def test_it_learns_and_resumes(slider: Any, expert: Any, new_student: Any, better: Any) -> None:
