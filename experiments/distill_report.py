@@ -19,6 +19,7 @@ from tutelage.experiments.distill_summary import (
     cost_table,
     number,
     run_rows,
+    speed_table,
     success_table,
     summary_rows,
 )
@@ -29,6 +30,14 @@ from tutelage.experiments.summary import p_text
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+SPEED_NOTE = (
+    "Speed is on the main test set. Seconds are of roll-outs and learning and, where a method has anything "
+    "of the expert, of its training; all methods had the seconds of the second column. Runs that share a "
+    "machine slow each other down. Frames and seconds to the expert's level: to the first evaluation that "
+    "was as good, medians over all runs, a dash where half of them never got there."
+)
 
 
 def report_distillation(config: ReportConfig) -> Path:
@@ -155,6 +164,9 @@ def _html(
         body.append(f"<h2>Success at the end: {heading.lower()}</h2>")
         body.append(numbers_table(head, texts, [*colours, palette[EXPERT]][: len(texts)], baseline))
     body.append(f'<p class="note">{html.escape(note)}</p>')
+    head, *texts = speed_table(rows)
+    body += ["<h2>Speed</h2>", numbers_table(head, texts, colours, baseline)]
+    body.append(f'<p class="note">{html.escape(SPEED_NOTE)}</p>')
     head, *texts = cost_table(rows)
     body += ["<h2>Costs</h2>", numbers_table(head, texts, colours, baseline)]
     body.append(
@@ -184,10 +196,11 @@ def _markdown(found: Distillation, rows: list[dict[str, Any]], said: list[str], 
     """Tables, findings, missing runs and commands, for a README or an issue."""
     out = [f"# {found.description['task']}", ""]
     out += [f"`{run['command']}`" for run in found.description["runs"]]
-    for head, *body in (success_table(found, rows, "_iqm"), success_table(found, rows), cost_table(rows)):
+    tables = (success_table(found, rows, "_iqm"), success_table(found, rows), speed_table(rows))
+    for head, *body in (*tables, cost_table(rows)):
         out += ["", "| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
         out += ["| " + " | ".join(texts) + " |" for texts in body]
-    out += ["", "The first table has interquartile means, the second means.", ""]
+    out += ["", f"The first table has interquartile means, the second means. {SPEED_NOTE}", ""]
     out += [*(f"- {sentence}" for sentence in said), "", note, ""]
     if bad := _unfinished(found):
         out += ["## Runs that are missing, unfinished or failed", ""]

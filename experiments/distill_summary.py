@@ -14,6 +14,13 @@ import numpy as np
 
 from tutelage.experiments.distill_methods import METHODS
 from tutelage.experiments.distill_results import Distillation
+from tutelage.experiments.distill_speed import (
+    ENOUGH,
+    after_seconds,
+    common_seconds,
+    over_frames,
+    speed_figures,
+)
 from tutelage.experiments.runs import FloatArray
 from tutelage.experiments.statistics import (
     Estimate,
@@ -71,11 +78,15 @@ def summary_rows(
         Rows with the keys ``method``, ``title``, ``is_baseline``, ``runs``, ``runs_asked``; for every test
         set ``<name>``, its mean, with ``_low``, ``_high``, and ``_iqm`` with the same; ``share`` of the
         expert's success on the main one, ``improvement`` (probability that a run beats one of the baseline)
-        and ``difference`` with ``_p_holm`` (Welch, of the means, in points); means of `COSTS` and `SECONDS`.
-        NaN where a figure cannot be had.
+        and ``difference`` with ``_p_holm`` (Welch, of the means, in points); ``over_frames``, mean success
+        over the training, and ``after_seconds``, success after the ``common_seconds``, which every method
+        had; ``runs_enough``, ``frames_needed`` and ``seconds_needed`` of
+        `tutelage.experiments.distill_speed`; means of `COSTS` and `SECONDS`. NaN where a figure cannot be
+        had.
     """
     how: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
     baseline = found.scores(found.baseline, found.main)
+    seconds = common_seconds(found)
     rows = []
     for method in sorted(found.methods, key=lambda name: name != found.baseline):
         scores = found.scores(method, found.main)
@@ -95,6 +106,9 @@ def summary_rows(
         difference = welch(scores, versus, confidence) if len(scores) and len(versus) else None
         for key in ("value", "low", "high", "p"):
             row[f"difference_{key}"] = getattr(difference, key) if difference else math.nan
+        _put(row, "over_frames", estimate([over_frames(found, method)], mean, **how))
+        _put(row, "after_seconds", estimate([after_seconds(found, method, seconds)], mean, **how))
+        row |= {"common_seconds": seconds, **speed_figures(found, method)}
         for key in (*COSTS, *SECONDS):
             values = [float(run.results[key]) for run in found.finished(method)]
             row[key] = float(np.mean(values)) if values else math.nan
@@ -170,6 +184,33 @@ def success_table(found: Distillation, rows: list[dict[str, Any]], statistic: st
     return table
 
 
+def speed_table(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Head and rows of the table of speeds; `rows` are of `summary_rows`."""
+    seconds = number(rows[0]["common_seconds"], 0) if rows else ""
+    table = [
+        [
+            "speed",
+            "success, mean over frames",
+            f"success after {seconds} s",
+            f"runs with {100 * ENOUGH:g} % of the expert's",
+            "frames to that, median",
+            "seconds to that, median",
+        ]
+    ]
+    for row in rows:
+        table.append(
+            [
+                row["method"],
+                with_interval(row, "over_frames"),
+                with_interval(row, "after_seconds"),
+                f"{row['runs_enough']} of {row['runs']}",
+                number(row["frames_needed"], 0),
+                number(row["seconds_needed"], 0),
+            ]
+        )
+    return table
+
+
 def cost_table(rows: list[dict[str, Any]]) -> list[list[str]]:
     """Head and rows of the table of costs: means over the runs."""
     table = [["mean costs of a run", *COSTS.values(), *(f"seconds: {name}" for name in SECONDS.values())]]
@@ -192,7 +233,8 @@ def print_tables(found: Distillation, console: Console) -> None:
     words, *each = cost_table(rows)
     beside = [each[i : i + 3] for i in range(0, len(each), 3)]  # as many methods as fit 80 columns
     costs = [[list(column) for column in zip(words, *block, strict=True)] for block in beside]
-    for head, *body in (success_table(found, rows), *costs):
+    speeds = [speed_table(rows)] if len(rows) > 1 else []
+    for head, *body in (success_table(found, rows), *speeds, *costs):
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
         for i, name in enumerate(head):
             name = name.replace("P(beats baseline)", "beats baseline")  # fits 80 columns

@@ -18,10 +18,12 @@ from tutelage.experiments import plots
 from tutelage.experiments.distill_methods import METHODS
 from tutelage.experiments.distill_presets import test_sets
 from tutelage.experiments.distill_results import read_distillation
+from tutelage.experiments.distill_speed import needed
 from tutelage.experiments.distill_summary import (
     cost_table,
     print_tables,
     run_rows,
+    speed_table,
     success_table,
     summary_rows,
     with_interval,
@@ -131,6 +133,23 @@ def test_figures_of_the_tables(folder: Path) -> None:
     assert (dagger["environment_steps"], ppo["environment_steps"]) == (1500, 1000)
     assert dagger["learning_seconds"] == pytest.approx(32)  # of 30, 31, 32, 33, 34
     assert (dagger["total_seconds"], ppo["total_seconds"]) == (pytest.approx(67), pytest.approx(57))
+
+
+def test_speed_by_hand(folder: Path) -> None:
+    """Success is 0, half and all of it at 100, 550 and 1000 frames; 20 episodes: 0.85 / 2 is 8 of 20."""
+    found = read_distillation(folder)
+    rows = {row["method"]: row for row in summary_rows(found, resamples=100)}
+    dagger, ppo = rows["dagger"], rows["pixels-ppo"]
+    # (start + 2 middle + end) / 4 of each run
+    assert dagger["over_frames"] == pytest.approx((160 / 4 + 180 / 4 + 140 / 4 + 165 / 4 + 200 / 4) / 5)
+    # pixels-ppo, which no expert is charged to, ends after 50 s: 3/5 of the way from 35 to 60 for the others
+    assert dagger["common_seconds"] == ppo["common_seconds"] == 50
+    assert dagger["after_seconds"] == pytest.approx((64 + 72 + 56 + 67 + 80) / 5)
+    assert ppo["after_seconds"] == pytest.approx(100 * (0 + 0.1 + 0 + 0.05 + 0.1) / 5)
+    # Only the run with 100 % has 95 % of its expert's; 70 % is short of 0.95 * 80 % too.
+    assert needed(found, "dagger") == [(math.inf, math.inf)] * 4 + [(1000, 60)]
+    assert (dagger["runs_enough"], dagger["frames_needed"]) == (1, math.inf)
+    assert speed_table(list(rows.values()))[1][3:] == ["1 of 5", "–", "–"]
 
 
 def test_tables_in_words(folder: Path) -> None:
