@@ -24,6 +24,7 @@ from tutelage.students.aligned_student import AlignedStudent, load_vision_studen
 from tutelage.students.distillation.checkpoint import load_checkpoint, save_checkpoint
 from tutelage.students.distillation.evaluation import evaluate_student
 from tutelage.students.distillation.progress import Budget, DistillationProgress, DistillationResult
+from tutelage.students.presets import student_preset
 from tutelage.students.vision_student import VisionConfig, VisionStudent
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def read_results(folder: Path) -> dict[str, Any]:
 def method_settings(config: DistillConfig, method: str) -> Any:
     """Settings of a method, e.g. a `DaggerConfig`.
 
+    Methods without an expert get the discount that the task's experts are trained with.
+
     Raises:
         ValueError: for an unknown loss, or a number out of range.
     """
@@ -98,7 +101,11 @@ def method_settings(config: DistillConfig, method: str) -> Any:
         threads=1 if config.workers > 1 or not card.sharded else config.threads,
         **({"loss": config.loss} if config.loss is not None else {}),
     )
-    return replace(settings, learning=learning)
+    settings = replace(settings, learning=learning)
+    if card.expert == "nothing":  # else the expert tells the discount
+        gamma = student_preset(config.task, "ppo").kwargs.get("gamma")
+        settings = replace(settings, ppo=replace(settings.ppo, gamma=gamma))
+    return settings
 
 
 def make_student(

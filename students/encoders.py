@@ -81,12 +81,13 @@ class FastEncoder(Encoder):
 
     ::
 
-        6x6 / 4, 32, ReLU -> 3x3 / 2, 48, ReLU -> 1x1, 32 -> softmax over the image -> mean x, y    (64)
+        4x4 / 4, 32, ReLU -> 3x3 / 2, 48, ReLU -> 1x1, 32 -> softmax over the image -> mean x, y    (64)
                                               `-> flatten -> linear, ELU                           (64)
 
-    The stem's stride of 4 leaves 1/16 of the pixels to the other layers. Positions by spatial soft-argmax are
-    from Levine et al. 2016, "End-to-End Training of Deep Visuomotor Policies" (there of stride-1 features);
-    the flattened features tell what they cannot: sizes, and that something is not there.
+    The stem's stride of 4 leaves 1/16 of the pixels to the other layers; its patches do not overlap: 6x6 ones
+    take a third longer, forwards and backwards, and students learnt no faster. Positions by spatial
+    soft-argmax are from Levine et al. 2016, "End-to-End Training of Deep Visuomotor Policies" (there of
+    stride-1 features); the flattened features tell what they cannot: sizes, and that something is not there.
 
     Args:
         in_channels, height, width: of the images; at least 4 pixels either way.
@@ -104,9 +105,9 @@ class FastEncoder(Encoder):
         super().__init__()
         _check_size(self, height, width, 4)
         self.features = 128
-        self.stem = PixelConv2d(in_channels, 32, 6, 4, 1, centre=0.4)
+        self.stem = PixelConv2d(in_channels, 32, 4, 4, centre=0.4)
         self.second = nn.Conv2d(32, 48, 3, 2, 1)
-        rows, columns = (_conv_size(_conv_size(size, 6, 4, 1), 3, 2, 1) for size in (height, width))
+        rows, columns = (_conv_size(_conv_size(size, 4, 4, 0), 3, 2, 1) for size in (height, width))
         self.maps = nn.Linear(48, 32)  # a 1x1 convolution, of channels that come last
         self.content = nn.Linear(48 * rows * columns, 64)
         y = torch.linspace(-1, 1, rows)[:, None].expand(rows, columns)

@@ -16,10 +16,11 @@ from tutelage.experiments.distill_expert import make_expert
 from tutelage.experiments.distill_methods import METHODS
 from tutelage.experiments.distill_presets import PRESETS, QUICK_FRAMES, on_the_way, test_sets
 from tutelage.experiments.distill_record import StudentRecord
-from tutelage.experiments.distill_run import read_results, run_cell
+from tutelage.experiments.distill_run import method_settings, read_results, run_cell
 from tutelage.experiments.folders import FolderError
 from tutelage.students.aligned_student import AlignedStudent, load_vision_student
 from tutelage.students.distillation.evaluation import Evaluation
+from tutelage.students.presets import student_preset
 from tutelage.teachers.experts import MLPExpert
 
 test_sets.__test__ = False  # type: ignore[attr-defined]  # a name of the domain, not a test
@@ -227,6 +228,20 @@ def test_presets_and_defaults_of_a_task() -> None:
     timed = checked(DistillConfig("reach", seconds=60.0, num_envs=2))
     assert timed.budget == {"frames": None, "seconds": 60.0}
     assert checked(DistillConfig.from_json(timed.to_json())) == timed
+
+
+def test_what_follows_from_task_and_looks() -> None:
+    """Without an expert that tells, PPO discounts as the task's experts do; looks that are fixed stay so."""
+    fixed = checked(DistillConfig("reach", looks="none"))
+    assert (
+        method_settings(fixed, "pixels-ppo").ppo.gamma
+        == student_preset("reach", "ppo").kwargs["gamma"]
+        == 0.95
+    )
+    assert method_settings(fixed, "aacd").ppo.gamma is None  # the expert's
+    assert method_settings(fixed, "dagger").learning.augmentation is None
+    assert method_settings(checked(DistillConfig("reach")), "dagger").learning.augmentation is not None
+    assert method_settings(checked(DistillConfig("reach")), "pixels-ppo").learning.augmentation is None
 
 
 def test_objects_that_no_training_shows() -> None:

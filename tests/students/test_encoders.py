@@ -67,9 +67,9 @@ def test_impala_is_that_of_the_paper() -> None:
 
 
 def test_fast_encoder_sizes() -> None:
-    """64 -> (64 + 2 - 6) / 4 + 1 = 16 -> (16 + 2 - 3) / 2 + 1 = 8."""
+    """64 -> (64 - 4) / 4 + 1 = 16 -> (16 + 2 - 3) / 2 + 1 = 8."""
     encoder = FastEncoder(3, 64, 64)
-    convolutions = (3 * 36 + 1) * 32 + (32 * 9 + 1) * 48
+    convolutions = (3 * 16 + 1) * 32 + (32 * 9 + 1) * 48
     assert parameters(encoder) == convolutions + (48 + 1) * 32 + (48 * 8 * 8 + 1) * 64
 
 
