@@ -41,7 +41,8 @@ DEFAULT_FRAMES = 400_000
 CAMERAS = dict.fromkeys(("reach", "push-cube", "lift-object"), ("front", "wrist"))
 """Cameras of students of tasks where the default one alone is not enough.
 
-`front` is turned by up to 4 degrees: what it sees moves by about as much as Reach's goal is large. `wrist`, fixed to the hand, shows how to go on from there.
+`front` is turned by up to 4 degrees: what it sees moves by about as much as Reach's goal is large. `wrist`,
+fixed to the hand, shows how to go on from there.
 """
 
 STACKS = {"ball-balance": 3}
