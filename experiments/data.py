@@ -100,7 +100,7 @@ class TrainConfig:
     buffer_frames: int = 60_000
     """Frames in memory at a time; larger datasets are read in shuffled order, again and again."""
     encoder: Literal["fast", "nature", "impala"] = "fast"
-    """The student's image encoder."""
+    """The student's image encoder; of RGB it is shown opponent colours too, as in `tutelage distill`."""
     stack: int = 1
     """Pictures that it sees at once."""
     memory: int = 0

@@ -109,7 +109,8 @@ class DistillConfig:
     size: int = 64
     """Width and height of the pictures in pixels."""
     looks: Literal["none", "mild", "strong"] = "strong"
-    """How much looks differ in training; evaluation is on held-out ones too."""
+    """How much looks differ in training; evaluation is on held-out ones too. Methods are compared on held-out
+    looks, but with none, of students that see no other looks, on the model's own."""
     frames: int | None = None
     """Environment steps of the student's training; default: the preset's."""
     seconds: float | None = None
@@ -136,8 +137,8 @@ class DistillConfig:
     augment: Literal["none", "shift", "strong"] | None = None
     """Change pictures at random while learning: shift them by up to four pixels; strong: also change their
     colours and cover parts of them, so that colours never seen in training do not pass for the goal; the
-    frames of a stack or of a memory's sequence alike. Default: strong for methods that learn from labels, but
-    with looks none; none for those that learn from rewards."""
+    frames of a stack or of a memory's sequence alike. Default: strong; none with --looks none, and for
+    methods that learn from rewards, which take neither stack nor memory with it."""
     episodes: int | None = None
     """Episodes of an evaluation at the end; default: the preset's."""
     evaluations: int | None = None
@@ -243,6 +244,7 @@ def checked(config: DistillConfig) -> DistillConfig:
     """
     from tutelage.envs.batched.catalogue import vec_task_class
     from tutelage.experiments.distill_run import make_student, method_settings
+    from tutelage.students.distillation.actor_critic import ActorCritic, check_augmentation
     from tutelage.teachers.experts import check_expert, unknown
 
     if not config.method:
@@ -294,8 +296,11 @@ def checked(config: DistillConfig) -> DistillConfig:
             check_expert(expert, probe)
         for name in config.method:
             student = make_student(config, name, probe, expert, 0)
+            settings, (method, _) = method_settings(config, name), METHODS[name].load()
+            if issubclass(method, ActorCritic):
+                check_augmentation(student, settings.learning)
             if expert is not None:  # does it have what the method needs of it?
-                METHODS[name].load()[0](probe, expert, student, method_settings(config, name), 0)
+                method(probe, expert, student, settings, 0)
     finally:
         probe.close()
     return config

@@ -174,10 +174,11 @@ def _errors(found: Distillation, done: list[str], how: dict[str, Any]) -> Iterat
                 for joint in errors[0]
             }
     if values:
+        measured = found.description["test_sets"][0]  # whichever one the report compares on
         yield Picture(
             "action-error",
             "How far actions are from the expert's",
-            f"Mean absolute difference in the states that the student meets on {found.main}, action by "
+            f"Mean absolute difference in the states that the student meets on {measured}, action by "
             "action; actions are from -1 to 1.",
             png_of(plots.bars(values, palette_of(found), label="action error")),
         )

@@ -67,7 +67,8 @@ class DistillGrid:
         console: where progress is shown.
 
     Raises:
-        FolderError: when the folder is of another task, or a cell was made with another configuration.
+        FolderError: when the folder is of another task or other test sets, or a cell was made with another
+            configuration.
     """
 
     def __init__(self, config: DistillConfig, command: str, console: Console) -> None:
@@ -160,6 +161,12 @@ class DistillGrid:
                 raise FolderError(f"{path} is damaged; delete it, and no cell is lost") from None
             if found.get("task") != config.task:
                 raise FolderError(f"{self.out} holds runs of {found.get('task')}; choose another --out")
+        sets = list(test_sets(config.task, config.looks))
+        if (others := found.get("test_sets", sets)) != sets:
+            raise FolderError(
+                f"what is in {self.out} is tested on {', '.join(others)}, and with --looks {config.looks} "
+                f"that would be {', '.join(sets)}; choose another --out"
+            )
         entry = {"command": command, **provenance(), "methods": list(config.method)}
         entry |= {"seeds": list(config.seed_numbers), "config": config.decisive()}
         methods = {method for run in [*found["runs"], entry] for method in run["methods"]}
@@ -171,7 +178,7 @@ class DistillGrid:
         self.description = {
             "task": config.task,
             "baseline": config.baseline or found.get("baseline") or config.method[0],
-            "test_sets": list(test_sets(config.task, config.looks)),
+            "test_sets": sets,
             "runs": [*runs, entry],
         }
         write_json(path, self.description)

@@ -64,19 +64,27 @@ def held_out_objects(task: str) -> dict[str, Any]:
 def test_sets(task: str, looks: str) -> dict[str, tuple[str, bool]]:
     """The test sets of a task: name -> looks, and whether objects are held out; the first is the main one.
 
-    That is of held-out looks, but of the model's own where no other is shown in training.
+    That is of held-out looks; or of the model's own, where training shows no others.
 
     Args:
         task: its name.
         looks: of the training.
     """
-    fixed = looks == "none"
-    sets = {"training looks": (looks, False)} if fixed else {"held-out looks": ("held-out", False)}
-    if held_out_objects(task):
-        sets["held-out objects"] = (looks if fixed else "held-out", True)
-    if fixed:
-        return {**sets, "held-out looks": ("held-out", False)}
-    return {**sets, "training looks": (looks, False), "looks beyond": ("beyond", False)}
+    if looks == "none":
+        sets = {
+            "training looks": ("none", False),
+            "held-out objects": ("none", True),
+            "held-out looks": ("held-out", False),
+        }
+    else:
+        sets = {
+            "held-out looks": ("held-out", False),
+            "held-out objects": ("held-out", True),
+            "training looks": (looks, False),
+            "looks beyond": ("beyond", False),
+        }
+    has_objects = bool(held_out_objects(task))
+    return {name: kind for name, kind in sets.items() if has_objects or name != "held-out objects"}
 
 
 def on_the_way(task: str, looks: str) -> tuple[str, ...]:

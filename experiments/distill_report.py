@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
 
 SPEED_NOTE = (
-    "Speed is on the main test set. Seconds are of roll-outs and learning and, where a method has anything "
-    "of the expert, of its training; all methods had the seconds of the second column. Runs that share a "
-    "machine slow each other down. Frames and seconds to the expert's level: to the first evaluation that "
-    "was as good, medians over all runs, a dash where half of them never got there."
+    "Speed is on the main test set, where that was evaluated on the way. Seconds are of roll-outs and "
+    "learning and, where a method has anything of the expert, of its training; all methods had the seconds "
+    "of the second column. Runs that share a machine slow each other down. Frames and seconds to the "
+    "expert's level: to the first evaluation that was as good, medians over all runs, a dash where half of "
+    "them never got there."
 )
 
 

@@ -87,7 +87,8 @@ def read_results(folder: Path) -> dict[str, Any]:
 def method_settings(config: DistillConfig, method: str) -> Any:
     """Settings of a method, e.g. a `DaggerConfig`.
 
-    Methods without an expert get the discount that the task's experts are trained with.
+    Methods without an expert get the discount of SB3's preset of the task, which experts are trained with too
+    unless the user says otherwise.
 
     Raises:
         ValueError: for an unknown loss, or a number out of range.

@@ -80,9 +80,8 @@ def summary_rows(
         expert's success on the main one, ``improvement`` (probability that a run beats one of the baseline)
         and ``difference`` with ``_p_holm`` (Welch, of the means, in points); ``over_frames``, mean success
         over the training, and ``after_seconds``, success after the ``common_seconds``, which every method
-        had; ``runs_enough``, ``frames_needed`` and ``seconds_needed`` of
-        `tutelage.experiments.distill_speed`; means of `COSTS` and `SECONDS`. NaN where a figure cannot be
-        had.
+        had; the figures of `tutelage.experiments.distill_speed.speed_figures`; means of `COSTS` and
+        `SECONDS`. NaN where a figure cannot be had.
     """
     how: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
     baseline = found.scores(found.baseline, found.main)
@@ -203,7 +202,7 @@ def speed_table(rows: list[dict[str, Any]]) -> list[list[str]]:
                 row["method"],
                 with_interval(row, "over_frames"),
                 with_interval(row, "after_seconds"),
-                f"{row['runs_enough']} of {row['runs']}",
+                f"{row['runs_enough']} of {row['runs_timed']}" if row["runs_timed"] else "–",
                 number(row["frames_needed"], 0),
                 number(row["seconds_needed"], 0),
             ]

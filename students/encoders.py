@@ -90,7 +90,8 @@ class FastEncoder(Encoder):
     stride-1 features); the flattened features tell what they cannot: sizes, and that something is not there.
 
     Args:
-        in_channels, height, width: of the images; at least 4 pixels either way.
+        in_channels, height, width: of the images; at least 4 pixels either way. Of sizes that are no
+            multiples of 4 up to 3 pixels, at the right and at the bottom, are not seen.
 
     Attributes:
         features: 128.

@@ -73,7 +73,7 @@ def to_pixels(
         if part.dtype != torch.uint8:
             part = part.float().clamp(0.0, float(depth_far)) * (PIXEL_MAX / depth_far)
         parts.append(part)
-    bytes_on_cpu = all(part.dtype == torch.uint8 and not part.is_cuda for part in parts)
+    bytes_on_cpu = all(part.dtype == torch.uint8 and part.device.type == "cpu" for part in parts)
     if opponents and bytes_on_cpu and not is_compiling():
         return _joined_with_opponents(parts).to(kind).permute(0, 3, 1, 2)
     numbers = [part.to(kind) for part in parts]

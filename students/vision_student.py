@@ -324,7 +324,10 @@ class VisionStudent(nn.Module):
         except FileNotFoundError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-            raise StateError(f"{folder} holds no vision student that fits its description: {error}") from None
+            raise StateError(
+                f"{folder} holds no vision student that fits its description; if it was saved by an earlier "
+                f"version, whose networks differed, train it anew: {error}"
+            ) from None
         return student.to(device)
 
     def export_onnx(self, path: str | Path) -> float:

@@ -136,6 +136,10 @@ class ImageAugmentation:
         Raises:
             ValueError: for another shape or dtype.
         """
+        if alike is not None and alike.shape != images.shape[:1]:
+            raise ValueError(
+                f"alike has shape {tuple(alike.shape)}; it needs a number for each of {len(images)} images"
+            )
         if images.dtype == torch.uint8 and images.ndim == 4 and images.shape[3] == 3:
             rgb = True
         elif images.dtype.is_floating_point and images.ndim == 3:

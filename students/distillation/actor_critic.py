@@ -25,6 +25,7 @@ from tutelage.teachers.experts import Advice
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.vec_task import Observations, VecTask
+    from tutelage.students.distillation.learner import LearningConfig
     from tutelage.students.vision_student import VisionStudent
     from tutelage.teachers.experts import Expert
 
@@ -82,11 +83,7 @@ class ActorCritic(DistillationMethod):
         seed: int,
     ) -> None:
         check_actor_critic(student, task)
-        if config.learning.augmentation is not None and (student.config.frames > 1 or student.config.memory):
-            raise ValueError(
-                "a student that acts on augmented pictures sees each one shifted differently, and so cannot "
-                "tell how things move; use single frames and no memory, or no augmentation"
-            )
+        check_augmentation(student, config.learning)
         super().__init__(task, expert, student, config, seed)
         self.expert, self.ppo = expert, config.ppo
         self.gamma = discount(config.ppo, expert)
@@ -336,6 +333,19 @@ def check_actor_critic(student: VisionStudent, task: VecTask) -> None:
                 f"the student or its critic sees a view that {type(task).__name__} does not show: "
                 f"{unknown('view', view, list(task.obs_dict))}"
             )
+
+
+def check_augmentation(student: VisionStudent, learning: LearningConfig) -> None:
+    """Make sure that a student which acts on augmented pictures compares none of them.
+
+    Raises:
+        ValueError: when it does, in a stack or by memory.
+    """
+    if learning.augmentation is not None and (student.config.frames > 1 or student.config.memory):
+        raise ValueError(
+            "a student that acts on augmented pictures sees each one shifted differently, and so cannot "
+            "tell how things move; use single frames and no memory, or no augmentation"
+        )
 
 
 def check_head(student: VisionStudent) -> None:

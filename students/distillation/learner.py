@@ -188,7 +188,7 @@ class Learner:
                 pictures, shape = inputs[name], student.shapes[name]
                 # Every sample differently, but the frames of its stack or sequence alike: from where things
                 # are in one and in the next it is to tell how fast they move.
-                alike = _samples(pictures.shape[: -len(shape)], 0 if state is None else 1, pictures.device)
+                alike = _positions(pictures.shape[: -len(shape)], 0 if state is None else 1, pictures.device)
                 flat = config.augmentation(pictures.reshape(-1, *shape), generator, alike)
                 inputs[name] = flat.view(pictures.shape)
         if state is None:
@@ -247,7 +247,7 @@ class Learner:
         return (losses * counts).sum(), counts.sum()
 
 
-def _samples(shape: Sequence[int], axis: int, device: torch.device) -> Tensor:
-    """Position along one axis, of each element of a shape: 0 0 1 1 for axis 0 of (2, 2)."""
+def _positions(shape: Sequence[int], axis: int, device: torch.device) -> Tensor:
+    """Position along one axis of each element of an array, flattened: 0 0 1 1 for axis 0 of (2, 2)."""
     along = [-1 if i == axis else 1 for i in range(len(shape))]
     return torch.arange(shape[axis], device=device).view(along).expand(tuple(shape)).flatten()

@@ -150,6 +150,7 @@ def test_train(recorded: Path, tmp_path: Path) -> None:
     assert data(DataConfig(config)) == 0
     student = VisionStudent.load(tmp_path / "student")
     assert (student.config.images, student.num_actions) == (("wrist/rgb", "wrist/depth"), 4)
+    assert student.config.opponents
     results = json.loads((tmp_path / "results.json").read_text())
     assert (results["frames"], results["updates"], results["data_success"]) == (240, 3, 0.0)
     assert {"training_looks_success", "held_out_looks_success"} <= set(results)

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from tutelage.experiments import distill_run
 from tutelage.experiments.distill import DistillConfig, checked, distill, make_task, only
 from tutelage.experiments.distill_expert import make_expert
+from tutelage.experiments.distill_grid import DistillGrid
 from tutelage.experiments.distill_methods import METHODS
 from tutelage.experiments.distill_presets import PRESETS, QUICK_FRAMES, on_the_way, test_sets
 from tutelage.experiments.distill_record import StudentRecord
@@ -95,7 +97,7 @@ def test_a_cell_from_end_to_end(config: DistillConfig) -> None:
     assert set(results["success"]) == set(results["expert_success"]) == sets
     assert set(results["action_error"]) == {"yaw", "shoulder", "elbow", "wrist"}
     student = load_vision_student(folder / "student")
-    assert student.config.images == ("front/rgb",)
+    assert (student.config.images, student.config.opponents) == (("front/rgb",), True)
     assert student.config.fovy == 44  # of Reach's camera
     assert MLPExpert.load(config.folder / "experts/seed-0").facts["steps"] == 100
     assert json.loads((folder / "config.json").read_text())["method"] == "dagger"
@@ -150,9 +152,11 @@ def test_every_method_can_be_made(config: DistillConfig) -> None:
 
 def test_other_pictures(config: DistillConfig) -> None:
     config = replace(config, obs="rgbd", memory=4, cameras=("front", "wrist"), augment="shift", loss="kl")
-    folder = run(replace(config, head="gaussian", looks="mild", evaluations=0), "on-policy")
+    config = replace(config, opponents=False, looks="mild", head="gaussian", evaluations=0)
+    folder = run(config, "on-policy")
     student = load_vision_student(folder / "student")
     assert student.config.images == ("front/rgb", "front/depth", "wrist/rgb", "wrist/depth")
+    assert not student.config.opponents
 
 
 def test_points_of_depth_and_clips_in_rgb(config: DistillConfig) -> None:
@@ -184,6 +188,10 @@ def test_an_expert_plays_the_same_episodes_without_pictures(config: DistillConfi
         ({"loss": "huuber"}, "unknown loss 'huuber'; did you mean 'huber'"),
         ({"encoder": "fasst"}, "'fasst'; did you mean 'fast'"),
         ({"encoder": "nature"}, "NatureCNN needs images of at least 36 x 36"),
+        (
+            {"method": ("dagger", "kickstarting"), "expert": None, "augment": "shift", "stack": 3},
+            "use single frames and no memory, or no augmentation",
+        ),
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"frames": -5}, "a budget needs frames or seconds above 0"),
         ({"seconds": 0.0}, "a budget needs frames or seconds above 0"),
@@ -276,6 +284,31 @@ def test_a_folder_of_other_settings_is_refused(config: DistillConfig) -> None:
         distill(replace(config, loss="mse"))
     with pytest.raises(FolderError, match="another configuration \\(different: episodes\\)"):
         run(replace(config, episodes=5))
+
+
+def test_a_folder_has_one_list_of_test_sets(config: DistillConfig) -> None:
+    """An expert is shared by all methods of a seed, with its success on each."""
+
+    def grid(looks: Any, method: str) -> DistillGrid:
+        changed = checked(replace(config, looks=looks, method=(method,)))
+        return DistillGrid(changed, "tutelage distill", Console())
+
+    assert grid("none", "dagger").description["test_sets"] == ["training looks", "held-out looks"]
+    message = "is tested on training looks, held-out looks, and with --looks strong that would be held-out"
+    with pytest.raises(FolderError, match=message):
+        grid("strong", "bc")
+    grid("none", "bc")
+
+
+def test_a_cell_of_fixed_looks(config: DistillConfig) -> None:
+    folder = run(replace(config, looks="none", frames=200, saliency=True, clips=True))
+    results = read_results(folder)
+    assert list(results["success"]) == list(results["expert_success"]) == ["training looks", "held-out looks"]
+    tags = logged(folder)
+    assert [step for step, _ in tags["success_on_training_looks/student"]] == [200]
+    assert {"student/sees/training", "student/sees/saliency", "clip/expert_above_student"} <= set(tags)
+    scores = json.loads((folder / "status.json").read_text())["scores"]
+    assert scores == [[200, pytest.approx(100 * results["success"]["training looks"])]]
 
 
 def evaluation(successes: list[bool]) -> Evaluation:

@@ -152,6 +152,15 @@ def test_speed_by_hand(folder: Path) -> None:
     assert speed_table(list(rows.values()))[1][3:] == ["1 of 5", "–", "–"]
 
 
+def test_speed_is_not_told_of_one_evaluation(folder: Path) -> None:
+    """Other test sets are evaluated at the end alone, when slower methods would have had no time yet."""
+    found = read_distillation(folder)
+    found = replace(found, test_sets=("looks beyond", *SETS[:-1]))
+    rows = summary_rows(found, resamples=100)
+    assert speed_table(rows)[0][2] == "success after – s"
+    assert {cell for _, *cells in speed_table(rows)[1:] for cell in cells} == {"–"}
+
+
 def test_tables_in_words(folder: Path) -> None:
     found = read_distillation(folder)
     rows = summary_rows(found, resamples=200)
@@ -241,6 +250,7 @@ def test_one_run_of_one_method_and_none_at_all(folder: Path) -> None:
 def test_another_test_set_and_wrong_folders(folder: Path, tmp_path: Path) -> None:
     page = report(ReportConfig(folder, resamples=100, test_set="looks beyond")).read_text()
     assert "success on looks beyond" in page
+    assert "states that the student meets on held-out looks" in page  # where errors were measured
     with pytest.raises(GridError, match="unknown test set 'looks beyon'; did you mean 'looks beyond'"):
         report(ReportConfig(folder, test_set="looks beyon"))
     with pytest.raises(GridError, match=r"has no distill\.json"):

@@ -209,7 +209,7 @@ def test_a_given_generalist_and_a_vision_student(
     point = (vision["steps"], pytest.approx(vision["training"]["success"]))
     assert curves(given, "training")["vision"] == [point]
     student = VisionStudent.load(given.folder / "seed-0" / "vision")
-    assert student.config.images == ("front/rgb", "wrist/rgb")
+    assert (student.config.images, student.config.opponents) == (("front/rgb", "wrist/rgb"), True)
 
 
 def test_the_router_asks_the_specialist_of_the_task() -> None:

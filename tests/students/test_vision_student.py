@@ -449,6 +449,9 @@ def test_bad_files(tmp_path: Path) -> None:
             VisionStudent.load(tmp_path)
     weights.write_bytes(whole)
     assert VisionStudent.load(tmp_path).config == made.config
+    older = {name: value for name, value in values["config"].items() if name != "opponents"}
+    description.write_text(json.dumps({**values, "config": older}))
+    assert VisionStudent.load(tmp_path).config == made.config  # of before there was such a setting
 
 
 def test_config_is_json() -> None:
@@ -559,7 +562,7 @@ def test_what_sb3_cannot_take() -> None:
 
 @pytest.mark.gpu
 def test_same_on_a_gpu(tmp_path: Path) -> None:
-    made = student(images=RGBD, frames=2, memory=8)
+    made = student(images=RGBD, frames=2, memory=8, opponents=True)
     expected, state = made.act(views(3), made.start(3))
     made.save(tmp_path)
     moved = VisionStudent.load(tmp_path, "cuda")

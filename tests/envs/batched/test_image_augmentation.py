@@ -278,6 +278,11 @@ def test_images_of_one_number_are_augmented_alike(augment):
     assert (alone[1] != alone[0]).any()
 
 
+def test_numbers_of_fewer_images_are_refused():
+    with pytest.raises(ValueError, match=r"alike has shape \(2,\); it needs a number for each of 3 images"):
+        EVERYTHING(rgb()[:1].repeat(3, 1, 1, 1), generator(), torch.tensor([0, 1]))
+
+
 def test_depths_of_one_number_are_augmented_alike():
     """Shifts and cut-outs are the same; noise is not, as a sensor's differs from frame to frame."""
     depth = torch.rand(1, 16, 16, generator=generator()).repeat(4, 1, 1) + 0.5
