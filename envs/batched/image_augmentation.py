@@ -33,8 +33,8 @@ class ImageAugmentation:
         images = augment(images, generator)    # uint8 (N, H, W, 3), or depth, float (N, H, W)
 
     Steps in order, for RGB: shift, blur, colour, noise, cut-outs; for depth: shift, noise, quantisation, lost
-    pixels, cut-outs. Two calls shift differently; for modalities that must stay aligned call `shift` with the
-    same offsets. Without blur and noise, RGB on a CPU takes a single pass, which is several times as fast
+    pixels, cut-outs. Two calls shift and cover differently, but alike, RGB and depth too, where their
+    generators are in the same state: so stay modalities of one camera aligned. Without blur and noise, RGB on a CPU takes a single pass, which is several times as fast
     (`tutelage.envs.batched.augmentation_kernel`).
 
     Attributes:

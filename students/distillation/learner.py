@@ -184,13 +184,7 @@ class Learner:
         student, generator = student or self.student, generator or self.generator
         inputs = {name: batch[name] for name in self.inputs}
         if config.augmentation is not None:
-            for name in student.config.images:
-                pictures, shape = inputs[name], student.shapes[name]
-                # Every sample differently, but the frames of its stack or sequence alike: from where things
-                # are in one and in the next it is to tell how fast they move.
-                alike = _positions(pictures.shape[: -len(shape)], 0 if state is None else 1, pictures.device)
-                flat = config.augmentation(pictures.reshape(-1, *shape), generator, alike)
-                inputs[name] = flat.view(pictures.shape)
+            inputs |= augmented(config.augmentation, inputs, student, 0 if state is None else 1, generator)
         if state is None:
             heads = student(inputs, student.start(len(batch[LABEL])))
         else:
@@ -245,6 +239,40 @@ class Learner:
         seen = torch.arange(len(age), device=age.device)[:, None]
         counts = ((seen >= self.config.burn_in) | (age <= seen)).to(losses.dtype)
         return (losses * counts).sum(), counts.sum()
+
+
+def augmented(
+    augment: ImageAugmentation,
+    inputs: Mapping[str, Tensor],
+    student: VisionStudent,
+    axis: int,
+    generator: Generator,
+) -> dict[str, Tensor]:
+    """A student's pictures, augmented, every sample differently.
+
+    The frames of a sample's stack or sequence are augmented alike: from where things are in one and in the
+    next it is to tell how fast they move. So are RGB and depth of one camera, which show the same.
+
+    Args:
+        augment: how.
+        inputs: the pictures by name, and perhaps more.
+        student: whose they are.
+        axis: of the samples.
+        generator: of what is drawn.
+    """
+    changed: dict[str, Tensor] = {}
+    begun: dict[str, Tensor] = {}
+    for name in student.config.images:
+        camera, pictures, shape = name.partition("/")[0], inputs[name], student.shapes[name]
+        drawing = generator
+        if camera in begun:
+            drawing = Generator(generator.device)
+            drawing.set_state(begun[camera])
+        else:
+            begun[camera] = generator.get_state()
+        alike = _positions(pictures.shape[: -len(shape)], axis, pictures.device)
+        changed[name] = augment(pictures.reshape(-1, *shape), drawing, alike).view(pictures.shape)
+    return changed
 
 
 def _positions(shape: Sequence[int], axis: int, device: torch.device) -> Tensor:

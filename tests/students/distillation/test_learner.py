@@ -11,7 +11,7 @@ from tutelage.envs.batched.image_augmentation import ImageAugmentation
 from tutelage.students import sharded_gradients
 from tutelage.students.distillation import LearningConfig
 from tutelage.students.distillation.frames import FrameBuffer
-from tutelage.students.distillation.learner import LABEL, Learner
+from tutelage.students.distillation.learner import LABEL, Learner, augmented
 from tutelage.students.vision_student import VisionConfig, VisionStudent
 
 SHAPES = {"front/rgb": (16, 16, 3), "policy": (3,)}
@@ -132,6 +132,22 @@ def test_frames_of_a_sample_are_augmented_alike(
     pictures = seen[0]["front/rgb"].float().mean((-1, -2, -3))
     wanted = torch.tensor(painted).float()
     assert torch.equal(pictures, wanted.flatten(0, 1) if learner.recurrent else wanted)
+
+
+def test_rgb_and_depth_of_a_camera_are_augmented_alike() -> None:
+    """Depth that is the red of the same picture stays so, in each sample and each frame of its stack."""
+    shapes = {**{f"{c}/rgb": (16, 16, 3) for c in "ab"}, "a/depth": (16, 16), "policy": (3,)}
+    pair = VisionStudent(VisionConfig(images=("a/rgb", "b/rgb", "a/depth"), frames=2), shapes, 2)
+    generator = torch.Generator().manual_seed(0)
+    rgb = torch.randint(1, 256, (5, 2, 16, 16, 3), dtype=torch.uint8, generator=generator)
+    inputs = {"a/rgb": rgb, "b/rgb": rgb, "a/depth": rgb[..., 0].float()}
+    shifts = ImageAugmentation(shift=6)
+    found = augmented(shifts, inputs, pair, 0, generator)
+    assert torch.equal(found["a/rgb"][..., 0].float(), found["a/depth"])
+    assert not torch.equal(found["a/rgb"], found["b/rgb"])  # another camera sees from elsewhere
+    assert not torch.equal(found["a/rgb"], rgb)
+    again = augmented(shifts, inputs, pair, 0, generator)
+    assert not torch.equal(again["a/rgb"], found["a/rgb"])  # the generator has moved on
 
 
 def test_more_shards_than_samples_are_not_made() -> None:
