@@ -34,8 +34,8 @@ class ImageAugmentation:
 
     Steps in order, for RGB: shift, blur, colour, noise, cut-outs; for depth: shift, noise, quantisation, lost
     pixels, cut-outs. Two calls shift and cover differently, but alike, RGB and depth too, where their
-    generators are in the same state: so stay modalities of one camera aligned. Without blur and noise, RGB on a CPU takes a single pass, which is several times as fast
-    (`tutelage.envs.batched.augmentation_kernel`).
+    generators are in the same state: so stay modalities of one camera aligned. Without blur and noise, RGB on
+    a CPU takes a single pass, which is several times as fast (`tutelage.envs.batched.augmentation_kernel`).
 
     Attributes:
         shift: pixels up to which the image is moved along either axis, its border repeated, which is DrQ's
