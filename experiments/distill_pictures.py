@@ -15,7 +15,7 @@ from tutelage.envs.batched.contact_sheet import contact_sheet, png_bytes, to_rgb
 from tutelage.envs.state import atomic_file
 from tutelage.experiments.distill import DistillConfig, make_task
 from tutelage.experiments.distill_expert import EVALUATION_SEED
-from tutelage.experiments.distill_presets import test_sets
+from tutelage.experiments.distill_presets import main_looks
 from tutelage.students.distillation.evaluation import deterministic
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def clip(config: DistillConfig, seed: int, expert: MLPExpert | None, student: Vi
     actors = {**({"expert": deterministic(expert)} if expert is not None else {})}
     actors["student"] = deterministic(student)
     rows = len(actors)
-    looks, _ = next(iter(test_sets(config.task, config.looks).values()))
+    looks = main_looks(config.task, config.looks)
     task = make_task(config, rows * starts, looks, seed, also_rgb=True)
     rng = np.random.default_rng(EVALUATION_SEED)
     tasks = np.tile(task.task_space.sample(rng, starts), (rows, 1))

@@ -87,6 +87,11 @@ def test_sets(task: str, looks: str) -> dict[str, tuple[str, bool]]:
     return {name: kind for name, kind in sets.items() if has_objects or name != "held-out objects"}
 
 
+def main_looks(task: str, looks: str) -> str:
+    """Looks of the main test set."""
+    return next(iter(test_sets(task, looks).values()))[0]
+
+
 def on_the_way(task: str, looks: str) -> tuple[str, ...]:
     """Names of the test sets that are evaluated while a student learns, the main one first."""
     main, *others = test_sets(task, looks)

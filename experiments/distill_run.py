@@ -15,7 +15,7 @@ from tutelage.experiments import distill_pictures as pictures
 from tutelage.experiments.distill import DistillConfig, make_task
 from tutelage.experiments.distill_expert import EVALUATION_SEED, expert_name, read_expert
 from tutelage.experiments.distill_methods import METHODS
-from tutelage.experiments.distill_presets import ON_THE_WAY, on_the_way, test_sets
+from tutelage.experiments.distill_presets import ON_THE_WAY, main_looks, on_the_way, test_sets
 from tutelage.experiments.distill_record import StudentRecord
 from tutelage.experiments.event_log import RunLog
 from tutelage.experiments.folders import check_same_config, locked
@@ -139,7 +139,7 @@ def saliency_of(config: DistillConfig, student: VisionStudent, seed: int) -> pic
     """What a student's actions depend on, in looks of the main test set."""
     from tutelage.experiments.saliency import saliency_sheet
 
-    looks, _ = next(iter(test_sets(config.task, config.looks).values()))
+    looks = main_looks(config.task, config.looks)
     task = make_task(config, pictures.SHOWN, looks, seed)
     try:
         return saliency_sheet(task, student)

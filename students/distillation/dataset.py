@@ -321,8 +321,11 @@ def _same(folder: Path, layout: Layout, metadata: Mapping[str, Any]) -> Layout:
     import json
 
     found, known = dataset_files.read_layout(folder)
-    given = json.loads(json.dumps(dict(metadata)))
-    keys = [key for key in {**known, **given} if key not in MAY_DIFFER and known.get(key) != given.get(key)]
+    # As text: NaN, which an expert's facts may hold, is not equal to itself.
+    on_disk, given = ({k: json.dumps(v, sort_keys=True) for k, v in m.items()} for m in (known, metadata))
+    keys = [
+        key for key in {**on_disk, **given} if key not in MAY_DIFFER and on_disk.get(key) != given.get(key)
+    ]
     names = {**found.fields, **layout.fields}
     keys += [f"field {name}" for name in names if found.fields.get(name) != layout.fields.get(name)]
     if keys:

@@ -8,15 +8,8 @@ import pytest
 import torch
 
 from tutelage.envs.batched.augmentation_kernel import augment as kernel
-from tutelage.envs.batched.image_augmentation import (
-    LUMA,
-    ImageAugmentation,
-    blur,
-    colour_maps,
-    cut_out,
-    map_colours,
-    shift,
-)
+from tutelage.envs.batched.image_augmentation import ImageAugmentation
+from tutelage.envs.batched.picture_operations import LUMA, blur, colour_maps, cut_out, map_colours, shift
 
 EVERYTHING = ImageAugmentation.strong()
 SINGLE = {

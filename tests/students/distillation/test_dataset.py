@@ -436,6 +436,12 @@ def test_other_data_are_not_mixed_in(tmp_path: Path) -> None:
     assert numbers(Dataset(tmp_path / "d")) == [0, 1, 2, 3]
 
 
+def test_metadata_that_are_no_number_are_the_same_again(tmp_path: Path) -> None:
+    for first in (0, 4):
+        write(tmp_path / "d", first, first + 4, expert={"success": math.nan, "hidden": (8, 8)})
+    assert numbers(Dataset(tmp_path / "d")) == list(range(8))
+
+
 # --- recording and cloning -----------------------------------------------------------------------------
 
 
