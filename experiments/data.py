@@ -109,8 +109,9 @@ class TrainConfig:
     """Whether it answers with actions or with their distribution."""
     loss: str = "huber"
     """huber, mse, kl (of distributions) or sigma (weighted by the expert's deviations)."""
-    augment: Literal["none", "shift", "strong"] = "strong"
-    """How pictures are changed at random while learning, as in `tutelage distill`."""
+    augment: Literal["none", "shift", "strong"] | None = None
+    """How pictures are changed at random while learning, as in `tutelage distill`; default: strong, or none
+    where the data have the model's own looks."""
     episodes: int = 256
     """Episodes of each evaluation at the end; 0: no evaluation, no simulation."""
     seed: int = 0

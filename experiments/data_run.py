@@ -122,7 +122,8 @@ def train_on(config: TrainConfig) -> dict[str, Any]:
     """
     dataset = Dataset(config.data)
     _check_training(config, dataset)
-    learning = LearningConfig(loss=config.loss, augmentation=AUGMENTATIONS[config.augment])
+    augment = config.augment or ("none" if dataset.metadata.get("looks") == "none" else "strong")
+    learning = LearningConfig(loss=config.loss, augmentation=AUGMENTATIONS[augment])
     settings = CloningConfig(config.updates, None, learning, buffer_frames=config.buffer_frames)
     student = _new_student(config, dataset)
     told = time.perf_counter()

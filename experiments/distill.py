@@ -209,11 +209,11 @@ def distill(config: DistillConfig) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from tutelage.envs.batched.warm_up import compile_kernels
     from tutelage.experiments.distill_grid import DistillGrid
     from tutelage.experiments.distill_results import read_distillation
     from tutelage.experiments.distill_summary import print_tables
     from tutelage.experiments.folders import locked
+    from tutelage.students.warm_up import compile_kernels
 
     config, console = checked(config), Console()
     out, program = config.folder, "tutelage" if shutil.which("tutelage") else sys.argv[0]

@@ -46,7 +46,8 @@ def needed(found: Distillation, method: str) -> list[tuple[float, float]]:
     """Frames and seconds until a run in `timed` has `ENOUGH` of its expert's success; infinite if never.
 
     What counts is the first evaluation that is as high, of as many episodes as evaluations on the way have.
-    A run whose seed has no expert needs `ENOUGH` of all episodes.
+    A run whose seed has no expert needs `ENOUGH` of all episodes; no success at all is never enough, whatever
+    the expert's.
     """
     return [_needed(found, run) for run in timed(found, method)]
 
@@ -55,7 +56,7 @@ def _needed(found: Distillation, run: Run) -> tuple[float, float]:
     expert = found.experts.get(run.seed)
     aim = 100 * ENOUGH * (expert["success"][found.main] if expert else 1.0)
     frames, seconds, scores = run.curves[found.main]
-    there = np.flatnonzero(scores >= aim - 1e-9)
+    there = np.flatnonzero((scores >= aim - 1e-9) & (scores > 0))
     return (float(frames[there[0]]), float(seconds[there[0]])) if len(there) else (math.inf, math.inf)
 
 

@@ -160,7 +160,7 @@ class DatasetWriter:
         for name, array in self._arrays.items():
             array.resize((first + self.chunk_steps, *array.shape[1:]))
             array[first:] = self._block[name]
-        sizes = tuple(path.stat().st_size for path in self._layout.files(self.folder, self._chunk))
+        sizes = tuple(map(dataset_files.settle, self._layout.files(self.folder, self._chunk)))
         flags = {name: self._block[name] for name in (ENDED, SUCCESS) if name in self._block}
         commit = Commit(self._chunk, sizes, *dataset_chunks.count(flags))
         self._log_end = dataset_files.append_commit(self.folder, commit, self._log_end)

@@ -12,10 +12,10 @@
       commits.jsonl           a line for each chunk that is complete; what is not in it does not count
 
 A chunk is written field by field, each file under another name first and then renamed, and its line in the
-log last: killed at any moment, a writer leaves whole lines, perhaps a torn one at the end, and files of a
-chunk that has no line. Both are overwritten by the next writer. Sizes of the files are in the line, so that a
-file that is missing or cut short is found without reading any; every file ends with its checksum (CRC32C),
-which is looked at when it is read.
+log last, when they are on disk: killed at any moment, a writer leaves whole lines, perhaps a torn one at the
+end, and files of a chunk that has no line. Both are overwritten by the next writer. Sizes of the files are in
+the line, so that a file that is missing or cut short is found without reading any; every file ends with its
+checksum (CRC32C), which is looked at when it is read.
 """
 
 from __future__ import annotations
@@ -300,6 +300,13 @@ def append_commit(folder: Path, commit: Commit, at: int) -> int:
         log.flush()
         os.fsync(log.fileno())
         return log.tell()
+
+
+def settle(path: Path) -> int:
+    """Wait until a file is on disk, so that no power cut takes what the log tells of; return its size."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
 
 
 def cure(folder: Path) -> str:

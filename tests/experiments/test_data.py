@@ -31,6 +31,7 @@ from tutelage.experiments.data import (
 from tutelage.experiments.folders import FolderError, locked
 from tutelage.experiments.main import main
 from tutelage.students.distillation.dataset import Dataset
+from tutelage.students.distillation.dataset_cloning import clone_from
 from tutelage.students.distillation.dataset_files import DatasetError
 from tutelage.students.vision_student import VisionStudent
 from tutelage.teachers.experts import ExpertConfig, MLPExpert
@@ -156,6 +157,26 @@ def test_train(recorded: Path, tmp_path: Path) -> None:
     assert {"training_looks_success", "held_out_looks_success"} <= set(results)
     with pytest.raises(ValueError, match=r"'wrst/rgb'; did you mean 'wrist/rgb'"):
         data(DataConfig(replace(config, images=("wrst/rgb",))))
+
+
+@pytest.mark.parametrize(("looks", "augments"), [("mild", True), ("none", False)])
+def test_pictures_of_fixed_looks_are_not_augmented(
+    recorded: Path, tmp_path: Path, monkeypatch: Any, looks: str, augments: bool
+) -> None:
+    dataset = Dataset(recorded)
+    dataset.metadata = {**dataset.metadata, "looks": looks}
+    monkeypatch.setattr(data_run, "Dataset", lambda folder: dataset)
+    found: list[bool] = []
+
+    def spy(dataset: Dataset, student: VisionStudent, config: Any, *rest: Any) -> Any:
+        found.append(config.learning.augmentation is not None)
+        return clone_from(dataset, student, config, *rest)
+
+    monkeypatch.setattr(data_run, "clone_from", spy)
+    config = TrainConfig(recorded, tmp_path, updates=1, episodes=0)
+    data(DataConfig(config))
+    data(DataConfig(replace(config, augment="none")))
+    assert found == [augments, False]
 
 
 def test_training_that_would_come_to_nothing_does_not_begin(

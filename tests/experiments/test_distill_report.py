@@ -152,6 +152,15 @@ def test_speed_by_hand(folder: Path) -> None:
     assert speed_table(list(rows.values()))[1][3:] == ["1 of 5", "–", "–"]
 
 
+def test_no_success_is_not_as_good_as_an_expert_without_any(folder: Path) -> None:
+    for seed in range(5):
+        path = folder / "experts" / f"seed-{seed}" / "results.json"
+        facts = json.loads(path.read_text())
+        path.write_text(json.dumps({**facts, "success": dict.fromkeys(SETS, 0.0)}))
+    # bc: nothing at 100 frames; 4, 5, 9, 4, 5 of 20 at 550, after 25 s and the 10 of the expert.
+    assert needed(read_distillation(folder), "bc") == [(550, 35)] * 5
+
+
 def test_speed_is_not_told_of_one_evaluation(folder: Path) -> None:
     """Other test sets are evaluated at the end alone, when slower methods would have had no time yet."""
     found = read_distillation(folder)

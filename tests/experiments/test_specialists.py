@@ -211,6 +211,13 @@ def test_a_given_generalist_and_a_vision_student(
     student = VisionStudent.load(given.folder / "seed-0" / "vision")
     assert (student.config.images, student.config.opponents) == (("front/rgb", "wrist/rgb"), True)
 
+    # More episodes measure all arms anew, the student that sees too, and train nothing.
+    made.clear()
+    assert specialists(replace(given, vision_frames=160, episodes=30)) == 0
+    arms = read(given)["arms"]
+    assert made == ["evaluate_student"] * 2 * len(arms)
+    assert {arm["episodes"] for arm in arms.values()} == {30}
+
 
 def test_the_router_asks_the_specialist_of_the_task() -> None:
     task = specialists_run.make_task(SpecialistsConfig("reach"), 6, seed=0)

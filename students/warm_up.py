@@ -1,10 +1,10 @@
-"""Compiling the kernels of cameras and augmentation once, before several processes would each do it."""
+"""Compiling CPU kernels once, before several processes would each do it."""
 
 from __future__ import annotations
 
 
 def compile_kernels() -> None:
-    """Compile the CPU kernels, or find them compiled on disk.
+    """Compile the kernels of cameras, augmentation and pixels, or find them compiled on disk.
 
     Processes that compile at the same time can differ in the last bit of what they compute, as one finds
     parts that the other has just finished; those that find everything on disk are equal.
@@ -15,12 +15,15 @@ def compile_kernels() -> None:
     from tutelage.envs.batched.image_augmentation import ImageAugmentation
     from tutelage.envs.batched.reach import Reach
     from tutelage.envs.batched.visual_randomization import VisualRandomization
+    from tutelage.students.pixels import to_pixels
 
     camera = CameraConfig("front", 16, 16, ("rgb", "depth", "segmentation"))
     task = Reach(1, threads=1, cameras=[camera], visuals=VisualRandomization.strong())
-    pictures = task.reset()["front/rgb"]
+    pictures = {"front/rgb": task.reset()["front/rgb"]}
     task.close()
-    ImageAugmentation.unseen_looks()(pictures, torch.Generator().manual_seed(0))
+    ImageAugmentation.unseen_looks()(pictures["front/rgb"], torch.Generator().manual_seed(0))
+    shapes = {name: tuple(picture.shape[1:]) for name, picture in pictures.items()}
+    to_pixels(list(pictures), pictures, shapes, 1, 1.0, torch.float32, opponents=True)
 
 
 if __name__ == "__main__":
