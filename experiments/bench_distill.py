@@ -24,6 +24,8 @@ CASES: dict[str, VisionConfig] = {
     "fast-encoder-stack3": VisionConfig(frames=3),
     "fast-encoder-augmented": VisionConfig(),
     "fast-encoder-opponents-augmented": VisionConfig(opponents=True),
+    "fine-encoder": VisionConfig(encoder="fine"),
+    "fine-encoder-opponents-augmented": VisionConfig(encoder="fine", opponents=True),
     "impala": VisionConfig(encoder="impala"),
 }
 """What is measured; ratios are to the first."""

@@ -99,8 +99,11 @@ class TrainConfig:
     """Gradient steps."""
     buffer_frames: int = 60_000
     """Frames in memory at a time; larger datasets are read in shuffled order, again and again."""
-    encoder: Literal["fast", "nature", "impala"] = "fast"
-    """The student's image encoder; of RGB it is shown opponent colours too, as in `tutelage distill`."""
+    encoder: Literal["fast", "fine", "nature", "impala"] | None = None
+    """The student's image encoder; default: what suits the task. Of RGB it is shown opponent colours too, as
+    in `tutelage distill`."""
+    fusion: Literal["early", "late"] = "late"
+    """late: an encoder for each camera, frames one by one; early: all are channels of one input."""
     stack: int = 1
     """Pictures that it sees at once."""
     memory: int = 0

@@ -11,7 +11,7 @@ from tutelage.envs.batched.cameras import CameraConfig
 from tutelage.envs.batched.catalogue import make_vec_task, vec_task_class
 from tutelage.envs.batched.visual_randomization import VisualRandomization
 from tutelage.experiments.distill_expert import EVALUATION_SEED
-from tutelage.experiments.distill_presets import CAMERAS, MODALITIES
+from tutelage.experiments.distill_presets import CAMERAS, ENCODERS, MODALITIES
 from tutelage.experiments.distill_run import AUGMENTATIONS
 from tutelage.experiments.event_log import RunLog
 from tutelage.experiments.folders import locked
@@ -194,10 +194,12 @@ def _new_student(config: TrainConfig, dataset: Dataset) -> VisionStudent:
     images = config.images or tuple(name for name, shape in shapes.items() if len(shape) > 1)
     vision = VisionConfig(
         images=images,
-        encoder=config.encoder,
-        opponents=config.encoder != "points" and any(len(shapes.get(name, ())) == 3 for name in images),
+        encoder=config.encoder or ENCODERS.get(dataset.metadata.get("name", ""), "fine"),
+        fusion=config.fusion,
+        opponents=any(len(shapes.get(name, ())) == 3 for name in images),
         frames=config.stack,
         memory=config.memory,
+        predicts="privileged" if "privileged" in shapes else None,
         head=config.head,
     )
     num_actions = dataset.fields[LABEL].shape[1]

@@ -22,6 +22,8 @@ from tutelage.experiments.distill_methods import METHODS
 from tutelage.experiments.distill_presets import (
     CAMERAS,
     DEFAULT_FRAMES,
+    ENCODERS,
+    LOOKS,
     MODALITIES,
     PRESETS,
     QUICK_FRAMES,
@@ -108,9 +110,10 @@ class DistillConfig:
     """Cameras of the model, one or more; default: what suits the task."""
     size: int = 64
     """Width and height of the pictures in pixels."""
-    looks: Literal["none", "mild", "strong"] = "strong"
-    """How much looks differ in training; evaluation is on held-out ones too. Methods are compared on held-out
-    looks, but with none, of students that see no other looks, on the model's own."""
+    looks: Literal["none", "mild", "strong"] | None = None
+    """How much looks differ in training; default: strong, or what the task allows. Evaluation is on held-out
+    ones too. Methods are compared on held-out looks, but with none and mild, of students that see no other
+    colours, on those of the training."""
     frames: int | None = None
     """Environment steps of the student's training; default: the preset's."""
     seconds: float | None = None
@@ -122,12 +125,18 @@ class DistillConfig:
     """Pictures that the student sees at once; default: 1, or what the task needs."""
     memory: int = 0
     """Units of the student's recurrent memory; 0: none."""
-    encoder: Literal["fast", "nature", "impala", "points"] = "fast"
-    """The student's image encoder; points is a PointNet of one camera's depth, for GPUs: on a CPU it learns
-    some fifty times as slowly as fast."""
+    fusion: Literal["early", "late"] = "late"
+    """late: an encoder for each camera, frames one by one; early: all are channels of one input."""
+    encoder: Literal["fast", "fine", "nature", "impala", "points"] | None = None
+    """The student's image encoder; default: what suits the task, fast or, for small things among many others,
+    fine. points is a PointNet of one camera's depth, for GPUs: on a CPU it learns some fifty times as slowly
+    as fast."""
     opponents: bool = True
     """Show the encoder, beside red, green and blue, how far they are apart: it then tells colours that no
     training showed. Not for depth, nor for points."""
+    predict: bool = True
+    """Let students that learn from labels also predict what the expert knows, in training alone: it teaches
+    them where things are."""
     head: Literal["deterministic", "gaussian"] | None = None
     """Whether the student answers with actions or with their distribution; default: deterministic, where the
     method draws no actions."""
@@ -192,6 +201,11 @@ class DistillConfig:
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         paths = {k: Path(plain[k]) for k in ("out", "expert") if plain.get(k) is not None}
         return DistillConfig(**{**plain, **paths})
+
+    @property
+    def training_looks(self) -> str:
+        """Looks that the student learns from."""
+        return self.looks or LOOKS.get(self.task, "strong")
 
     def decisive(self) -> dict[str, Any]:
         """The fields that decide a cell's results, beside method and seed, as JSON values."""
@@ -281,6 +295,8 @@ def checked(config: DistillConfig) -> DistillConfig:
         raise ValueError(f"seconds must be a finite number, not {config.seconds}")
     cls = vec_task_class(config.task)
     values["cameras"] = config.cameras or CAMERAS.get(config.task) or (cls.default_camera,)
+    values["looks"] = config.training_looks
+    values["encoder"] = config.encoder or ENCODERS.get(config.task, "fine")
     values["stack"] = config.stack or (1 if config.memory else STACKS.get(config.task, 1))
     values["frames"] = config.budget["frames"]
     config = DistillConfig(**values)

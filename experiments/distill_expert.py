@@ -73,7 +73,7 @@ def make_expert(values: Mapping[str, Any], folder: Path) -> None:
         expert = given_expert(config) if config.expert is not None else _trained(config, seed, on_progress)
         expert.save(folder)
         write_json(folder / "results.json", _results(config, seed, expert.to(config.device)))
-        main = next(iter(test_sets(config.task, config.looks)))
+        main = next(iter(test_sets(config.task, config.training_looks)))
         success = 100 * float(_results_of(folder)["success"][main])
         tell("finished", expert.facts.get("steps") or 0, [(expert.facts.get("steps") or 0, success)])
 
@@ -115,7 +115,9 @@ def _results(config: DistillConfig, seed: int, expert: MLPExpert) -> dict[str, A
         )
         found[held_out] = evaluate_student(task, expert, config.episodes, EVALUATION_SEED)
         task.close()
-    sets = {name: found[held_out] for name, (_, held_out) in test_sets(config.task, config.looks).items()}
+    sets = {
+        name: found[held_out] for name, (_, held_out) in test_sets(config.task, config.training_looks).items()
+    }
     return {
         "task": config.task,
         "seed": seed,

@@ -78,7 +78,9 @@ class DistillGrid:
             for seed in config.seed_numbers
             for method in config.method
         }
-        self.curves = {name: name.replace(" ", "_") for name in on_the_way(config.task, config.looks)}
+        self.curves = {
+            name: name.replace(" ", "_") for name in on_the_way(config.task, config.training_looks)
+        }
         self._check()
         self._describe(command)
 
@@ -161,11 +163,11 @@ class DistillGrid:
                 raise FolderError(f"{path} is damaged; delete it, and no cell is lost") from None
             if found.get("task") != config.task:
                 raise FolderError(f"{self.out} holds runs of {found.get('task')}; choose another --out")
-        sets = list(test_sets(config.task, config.looks))
+        sets = list(test_sets(config.task, config.training_looks))
         if (others := found.get("test_sets", sets)) != sets:
             raise FolderError(
-                f"what is in {self.out} is tested on {', '.join(others)}, and with --looks {config.looks} "
-                f"that would be {', '.join(sets)}; choose another --out"
+                f"what is in {self.out} is tested on {', '.join(others)}, and with --looks "
+                f"{config.training_looks} that would be {', '.join(sets)}; choose another --out"
             )
         entry = {"command": command, **provenance(), "methods": list(config.method)}
         entry |= {"seeds": list(config.seed_numbers), "config": config.decisive()}

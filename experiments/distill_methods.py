@@ -25,6 +25,8 @@ class MethodCard:
         critic: what the student's critic sees: all that the task knows (``privileged``), what its actor sees
             (``student``), or what the expert's critic sees (``expert``); None for no critic.
         aligned: whether the student ends in the expert's own layers (`AlignedStudent`).
+        predicts: whether the student also learns to predict what the expert knows, unless the user says
+            otherwise.
         augments: whether images are augmented unless the user says otherwise.
         sharded: whether its gradient steps are cut into shards that threads work at, so that no result
             depends on how many; others learn with one thread.
@@ -38,6 +40,7 @@ class MethodCard:
     gaussian: bool = False
     critic: Literal["privileged", "student", "expert"] | None = None
     aligned: bool = False
+    predicts: bool = False
     augments: bool = True
     sharded: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -49,11 +52,11 @@ class MethodCard:
 
 
 METHODS = {
-    "dagger": MethodCard("DAgger", "dagger", "Dagger"),
-    "bc": MethodCard("behaviour cloning", "behaviour_cloning", "BehaviourCloning"),
-    "on-policy": MethodCard("on-policy distillation", "on_policy", "OnPolicy", sharded=False),
+    "dagger": MethodCard("DAgger", "dagger", "Dagger", predicts=True),
+    "bc": MethodCard("behaviour cloning", "behaviour_cloning", "BehaviourCloning", predicts=True),
+    "on-policy": MethodCard("on-policy distillation", "on_policy", "OnPolicy", predicts=True, sharded=False),
     "dagger-value": MethodCard(
-        "DAgger that trains a critic too", "dagger_value", "DaggerValue", critic="privileged"
+        "DAgger that trains a critic too", "dagger_value", "DaggerValue", critic="privileged", predicts=True
     ),
     "feature-alignment": MethodCard(
         "feature alignment", "feature_alignment", "FeatureAlignment", aligned=True
@@ -67,6 +70,7 @@ METHODS = {
         "DistilThenRL",
         gaussian=True,
         critic="privileged",
+        predicts=True,
     ),
     "pixels-ppo": MethodCard(
         "PPO from pixels",

@@ -127,7 +127,7 @@ def clip(config: DistillConfig, seed: int, expert: MLPExpert | None, student: Vi
     actors = {**({"expert": deterministic(expert)} if expert is not None else {})}
     actors["student"] = deterministic(student)
     rows = len(actors)
-    looks = main_looks(config.task, config.looks)
+    looks = main_looks(config.task, config.training_looks)
     task = make_task(config, rows * starts, looks, seed, also_rgb=True)
     rng = np.random.default_rng(EVALUATION_SEED)
     tasks = np.tile(task.task_space.sample(rng, starts), (rows, 1))

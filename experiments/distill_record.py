@@ -87,7 +87,7 @@ class StudentRecord:
             self.evaluated = round(float(shares.max()) * (self.config.evaluations or 0)) + 1
         self.evaluation_seconds = float(columns["evaluation_seconds"].max(initial=0.0))
         for share in np.unique(shares):
-            for name in on_the_way(self.config.task, self.config.looks):
+            for name in on_the_way(self.config.task, self.config.training_looks):
                 rows = (shares == share) & (columns["test_set"] == name)
                 success = float(columns["success"][rows].mean())
                 self._add_score(name, int(columns["step"][rows][0]), float(share), success)
@@ -180,7 +180,7 @@ class StudentRecord:
             "frames": frames,
             "seconds": now - self._began,
             "message": "",
-            "scores": self._curves.get(on_the_way(self.config.task, self.config.looks)[0], []),
+            "scores": self._curves.get(on_the_way(self.config.task, self.config.training_looks)[0], []),
             "curves": self._curves,
         }
         write_json(self.folder / "status.json", values)

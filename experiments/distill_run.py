@@ -95,7 +95,7 @@ def method_settings(config: DistillConfig, method: str) -> Any:
     """
     card = METHODS[method]
     settings = card.load()[1](budget=Budget(**config.budget), **card.settings)
-    augment = config.augment or ("strong" if card.augments and config.looks != "none" else "none")
+    augment = config.augment or ("strong" if card.augments and config.training_looks != "none" else "none")
     learning = replace(
         settings.learning,
         augmentation=AUGMENTATIONS[augment],
@@ -122,11 +122,13 @@ def make_student(
     views = {"privileged": type(task).default_states_view, "student": "student"}
     vision = VisionConfig(
         images=config.images,
-        encoder=config.encoder,
+        encoder=config.encoder or "fine",  # `checked` has filled it in
+        fusion=config.fusion,
         opponents=config.opponents and config.obs != "depth" and config.encoder != "points",
         frames=config.stack or 1,
         memory=config.memory,
         head=config.head or ("gaussian" if card.gaussian else "deterministic"),
+        predicts=views["privileged"] if config.predict and card.predicts else None,
         critic_view=views.get(card.critic or ""),  # the expert's critic is given to it by the method
         fovy=float(task.model.camera(config.cameras[0]).fovy[0]),
     )
@@ -139,7 +141,7 @@ def saliency_of(config: DistillConfig, student: VisionStudent, seed: int) -> pic
     """What a student's actions depend on, in looks of the main test set."""
     from tutelage.experiments.saliency import saliency_sheet
 
-    looks = main_looks(config.task, config.looks)
+    looks = main_looks(config.task, config.training_looks)
     task = make_task(config, pictures.SHOWN, looks, seed)
     try:
         return saliency_sheet(task, student)
@@ -161,7 +163,7 @@ class StudentRun:
         self.config, self.seed, self.folder = config, seed, folder
         self.method = config.method[0]
         self.budget = Budget(**config.budget)
-        self.sets = test_sets(config.task, config.looks)
+        self.sets = test_sets(config.task, config.training_looks)
         self.expert: MLPExpert | None = None
         self.charged: dict[str, Any] = {}  # what the expert cost, and how good it is
         if METHODS[self.method].expert != "nothing":
@@ -172,7 +174,7 @@ class StudentRun:
     def distil(self) -> None:
         """Train the student, evaluate it on all test sets, write everything down."""
         config, record = self.config, self.record
-        task = make_task(config, config.num_envs, config.looks, self.seed)
+        task = make_task(config, config.num_envs, config.training_looks, self.seed)
         self.joints = _action_names(task)
         self.student = make_student(config, self.method, task, self.expert, self.seed)
         cls, _ = METHODS[self.method].load()
@@ -206,7 +208,7 @@ class StudentRun:
         self.record.add_round(progress, self.joints, diagnostics)
         share = self.budget.spent(progress.frames, progress.seconds)
         if (due := self.record.due(share)) is not None:
-            for name in on_the_way(self.config.task, self.config.looks):
+            for name in on_the_way(self.config.task, self.config.training_looks):
                 self.evaluate(name, progress.frames, progress.seconds, due)
             self._log_pictures(progress.frames)
         self.record.status("running", progress.frames, progress.seconds, at_most_every=0.5)

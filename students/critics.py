@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.students.running_moments import take_in
 from tutelage.teachers.experts import ACTIVATIONS, NormalizedMLP, unknown
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 FOLLOW = 0.05  # weight of the newest returns in their running mean and variance
 LEAST_SCALE = 1e-2  # of returns that hardly differ
-DEVIATION_FLOOR = 1e-2  # added to deviations of what is seen, as rsl_rl does
 
 
 class Critic(nn.Module):
@@ -86,20 +86,9 @@ class Critic(nn.Module):
         values: Tensor = self.network(view)[:, 0]
         return self.value_mean + self.value_scale * values
 
-    @torch.no_grad()
     def observe(self, views: Tensor) -> None:
-        """Take more inputs, ``(n, inputs)``, into the mean and deviation of all (Chan et al. 1979)."""
-        network, new = self.network, views.to(torch.float64)
-        before, count = float(self.seen), len(new)
-        total = before + count
-        variance = (network.scale - DEVIATION_FLOOR).square() if before else torch.zeros_like(network.scale)
-        shift = new.mean(0) - network.mean
-        spread = before * variance + count * new.var(0, correction=0)
-        if before:
-            spread += shift.square() * before * count / total
-        network.mean += shift * count / total if before else shift
-        network.scale.copy_((spread / total).sqrt() + DEVIATION_FLOOR)
-        self.seen += count
+        """Take more inputs, ``(n, inputs)``, into the mean and deviation of all."""
+        take_in(self.network.mean, self.network.scale, self.seen, views)
 
     @torch.no_grad()
     def follow(self, returns: Tensor) -> None:

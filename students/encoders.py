@@ -101,16 +101,23 @@ class FastEncoder(Encoder):
     """
 
     SHARPNESS: ClassVar[float] = 3.0
+    LAYERS: ClassVar[tuple[tuple[int, int, int, int], ...]] = ((32, 4, 4, 0), (48, 3, 2, 1))
+    """Channels, kernel, stride and padding of each convolution."""
 
     def __init__(self, in_channels: int, height: int, width: int) -> None:
         super().__init__()
         _check_size(self, height, width, 4)
         self.features = 128
-        self.stem = PixelConv2d(in_channels, 32, 4, 4, centre=0.4)
-        self.second = nn.Conv2d(32, 48, 3, 2, 1)
-        rows, columns = (_conv_size(_conv_size(size, 4, 4, 0), 3, 2, 1) for size in (height, width))
-        self.maps = nn.Linear(48, 32)  # a 1x1 convolution, of channels that come last
-        self.content = nn.Linear(48 * rows * columns, 64)
+        self.convolutions = nn.ModuleList()
+        before, rows, columns = in_channels, height, width
+        for channels, kernel, stride, padding in self.LAYERS:
+            shape = (before, channels, kernel, stride, padding)
+            first = not self.convolutions
+            self.convolutions.append(PixelConv2d(*shape, centre=0.4) if first else nn.Conv2d(*shape))
+            rows, columns = (_conv_size(size, kernel, stride, padding) for size in (rows, columns))
+            before = channels
+        self.maps = nn.Linear(before, 32)  # a 1x1 convolution, of channels that come last
+        self.content = nn.Linear(before * rows * columns, 64)
         y = torch.linspace(-1, 1, rows)[:, None].expand(rows, columns)
         x = torch.linspace(-1, 1, columns)[None].expand(rows, columns)
         self.register_buffer("positions", torch.stack([x.flatten(), y.flatten()], 1), persistent=False)
@@ -119,12 +126,31 @@ class FastEncoder(Encoder):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Features, ``(n, 128)``: 32 times x and y from -1 to 1 (right, down), then the contents."""
-        hidden = self.second(self.stem(pixels).relu_()).relu_()
+        hidden = pixels
+        for convolution in self.convolutions:
+            hidden = convolution(hidden).relu_()
         # Channels last, as they lie in memory: neither this pass nor its gradient copies anything.
         cells = hidden.permute(0, 2, 3, 1).flatten(1, 2)
         weights = (self.SHARPNESS * self.maps(cells).float()).softmax(1)
         where = (weights.transpose(1, 2) @ self.positions).flatten(1)
         return torch.cat([where, F.elu(self.content(cells.flatten(1))).float()], 1)
+
+
+class FineEncoder(FastEncoder):
+    """As `FastEncoder`, with three convolutions of small steps: for things of a few pixels on any ground.
+
+    ::
+
+        3x3 / 2, 16, ReLU -> 3x3 / 2, 32, ReLU -> 3x3 / 2, 48, ReLU -> as `FastEncoder` goes on
+
+    Takes half as long again (`tutelage bench distill`). A ball four pixels wide, of any colour on plates of
+    any texture, is what it finds and `FastEncoder` hardly does.
+
+    Args:
+        in_channels, height, width: of the images; at least 4 pixels either way.
+    """
+
+    LAYERS = ((16, 3, 2, 1), (32, 3, 2, 1), (48, 3, 2, 1))
 
 
 class NatureCNN(Encoder):
@@ -329,6 +355,7 @@ def camera_rays(height: int, width: int, fovy: float) -> Tensor:
 
 ENCODERS: dict[str, type[Encoder]] = {
     "fast": FastEncoder,
+    "fine": FineEncoder,
     "nature": NatureCNN,
     "impala": ImpalaEncoder,
     "points": PointNet,

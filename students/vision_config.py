@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-Encoder = Literal["fast", "nature", "impala", "points"]
+Encoder = Literal["fast", "fine", "nature", "impala", "points"]
+Fusion = Literal["early", "late"]
 Head = Literal["deterministic", "gaussian"]
 Precision = Literal["auto", "float32", "bfloat16"]
 STUDENT_VIEW = "student"
@@ -19,10 +20,14 @@ class VisionConfig:
     """Settings of a `tutelage.students.vision_student.VisionStudent`; JSON values only.
 
     Attributes:
-        images: names in ``obs_dict``: ``<camera>/rgb``, ``<camera>/depth``. Several are channels of one
-            input, so of one size; ``("front/rgb", "front/depth")`` is RGB-D.
+        images: names in ``obs_dict``: ``<camera>/rgb``, ``<camera>/depth``; ``("front/rgb", "front/depth")``
+            is RGB-D. Those that are channels of one input are of one size.
         vector: a view beside them, what the robot feels; None for images alone.
         encoder: one of `tutelage.students.encoders.ENCODERS`.
+        fusion: ``early``: all images and frames are channels of one input (Mnih et al. 2015). ``late``: each
+            camera has an encoder of its own, which sees the frames of a stack one by one, and features are
+            joined (Shang et al. 2021, "Reinforcement Learning with Latent Flow", for frames). What moved is
+            then a difference of places, whatever its colour. The same where there is but one image.
         frames: how many successive images are stacked, at least 1.
         opponents: give the encoder, beside red, green and blue, how far they are apart; see
             `tutelage.students.pixels.opponent_colours`. Students then tell colours that training never
@@ -33,6 +38,8 @@ class VisionConfig:
         head: ``deterministic``, or ``gaussian`` with a standard deviation that does not depend on what is
             seen.
         init_std: the first standard deviation.
+        predicts: a vector that the student learns to predict beside its actions, in training alone; see
+            `tutelage.students.predictor.Predictor`. None for none.
         critic_view: what a critic sees, a vector, and may be what the student does not; ``student``: what the
             actor's head sees, features and memory, which it then shapes too; None for no critic.
         critic_hidden: widths of its hidden layers.
@@ -50,12 +57,14 @@ class VisionConfig:
     images: tuple[str, ...] = ("front/rgb",)
     vector: str | None = "policy"
     encoder: Encoder = "fast"
+    fusion: Fusion = "late"
     frames: int = 1
     opponents: bool = False
     memory: int = 0
     hidden: tuple[int, ...] = (256, 128)
     head: Head = "deterministic"
     init_std: float = 0.3
+    predicts: str | None = None
     critic_view: str | None = None
     critic_hidden: tuple[int, ...] = (256, 128)
     critic_activation: str = "ELU"
@@ -69,7 +78,12 @@ class VisionConfig:
             raise ValueError(f"images are {self.images!r}; give a tuple of names, as ('front/rgb',)")
         if len(set(self.images)) < len(self.images):
             raise ValueError(f"images are {self.images}: name each once, and stack frames by frames=")
-        for name, choices in (("encoder", Encoder), ("head", Head), ("precision", Precision)):
+        for name, choices in (
+            ("encoder", Encoder),
+            ("fusion", Fusion),
+            ("head", Head),
+            ("precision", Precision),
+        ):
             if (value := getattr(self, name)) not in get_args(choices):
                 raise ValueError(unknown(name, value, get_args(choices)))
         if self.frames < 1 or self.memory < 0:
@@ -90,14 +104,24 @@ class VisionConfig:
             raise ValueError("points in bfloat16 are millimetres off; use precision='auto' with 'points'")
 
     @property
+    def inputs(self) -> tuple[tuple[str, ...], ...]:
+        """For each encoder the images that are channels of its input."""
+        if self.fusion == "early":
+            return (self.images,)
+        cameras: dict[str, list[str]] = {}
+        for name in self.images:
+            cameras.setdefault(name.rpartition("/")[0], []).append(name)
+        return tuple(map(tuple, cameras.values()))
+
+    @property
     def views(self) -> tuple[str, ...]:
-        """All names in ``obs_dict`` that the student, or its critic, reads; each once."""
+        """All names in ``obs_dict`` that the student, in training too, or its critic reads; each once."""
         return tuple(dict.fromkeys([*self.images, *self.vectors]))
 
     @property
     def vectors(self) -> tuple[str, ...]:
-        """The vectors among them: the student's, then its critic's."""
-        views = (self.vector, self.critic_view)
+        """The vectors among them: what the student sees, what it predicts, what its critic sees."""
+        views = dict.fromkeys((self.vector, self.predicts, self.critic_view))
         return tuple(view for view in views if view is not None and view != STUDENT_VIEW)
 
 

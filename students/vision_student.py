@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,8 +14,9 @@ from torch import Generator, Tensor, nn
 
 from tutelage.envs.state import StateError, atomic_file
 from tutelage.students.critics import Critic
-from tutelage.students.encoders import ENCODERS, Encoder, PointNet, fast_bfloat16
+from tutelage.students.encoders import ENCODERS, Encoder, fast_bfloat16
 from tutelage.students.pixels import input_size, to_pixels
+from tutelage.students.predictor import Predictor
 from tutelage.students.vision_config import STUDENT_VIEW, VisionConfig, unknown, vision_config_from_json
 
 if TYPE_CHECKING:
@@ -73,12 +74,15 @@ class Heads(NamedTuple):
         value: estimate of the return of the task's rewards, ``(n,)``; None without a critic, or where its
             view is not given.
         state: with the memory after this step.
+        predicted: the view that the student predicts, normalised, ``(n, size)``; None of students that
+            predict none, or where the view is not given.
     """
 
     mean: Tensor
     std: Tensor | None
     value: Tensor | None
     state: StudentState
+    predicted: Tensor | None = None
 
 
 class VisionStudent(nn.Module):
@@ -86,9 +90,10 @@ class VisionStudent(nn.Module):
 
     ::
 
-        images -> encoder --.
+        images -> encoders -.
         vector -------------+-> [GRU, with what went in beside what comes out] -> MLP -> mean
-        critic view -> normalised -> MLP -> value                             parameter -> std
+        critic view -> normalised -> MLP -> value                        |    parameter -> std
+                                                          in training: MLP -> prediction of a view
 
         student = VisionStudent.of_task(VisionConfig(images=("front/rgb",)), task)
         state = student.start(task.num_envs)
@@ -119,24 +124,29 @@ class VisionStudent(nn.Module):
             if name not in shapes:
                 raise ValueError(unknown("view", name, list(shapes)))
         self.shapes = {name: tuple(shapes[name]) for name in config.views}
-        size = input_size(config.images, self.shapes, config.frames, config.opponents)
+        at_once = config.frames if config.fusion == "early" else 1  # frames that are channels of one input
+        sizes = [input_size(names, self.shapes, at_once, config.opponents) for names in config.inputs]
         for view in config.vectors:
             if len(self.shapes[view]) != 1:
                 raise ValueError(f"{view!r} must be a vector, but has shape {self.shapes[view]}")
 
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
+            options = {}
             if config.encoder == "points":
-                self.encoder: Encoder = PointNet(*size, fovy=config.fovy, depth_far=config.depth_far)
-            else:
-                self.encoder = ENCODERS[config.encoder](*size)
-            self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            inputs = self.encoder.features + (self.shapes[config.vector][0] if config.vector else 0)
+                options = {"fovy": config.fovy, "depth_far": config.depth_far}
+            self.encoders = nn.ModuleList(ENCODERS[config.encoder](*size, **options) for size in sizes)
+            self.encoders.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            features = sum(encoder.features for encoder in self._encoders) * (config.frames // at_once)
+            inputs = features + (self.shapes[config.vector][0] if config.vector else 0)
             self.gru = nn.GRUCell(inputs, config.memory) if config.memory else None
             self.actor = _mlp(inputs + config.memory, config.hidden, num_actions)
             with torch.no_grad():
                 for parameter in self.actor[-1].parameters():
                     parameter.mul_(0.1)  # first actions are small
+            self.predictor: Predictor | None = None
+            if config.predicts is not None:
+                self.predictor = Predictor(inputs + config.memory, self.shapes[config.predicts][0])
             self.log_std: nn.Parameter | None = None
             if config.head == "gaussian":
                 self.log_std = nn.Parameter(torch.full((num_actions,), config.init_std).log())
@@ -164,7 +174,7 @@ class VisionStudent(nn.Module):
     def computes_bfloat16(self) -> bool:
         """Whether the encoder computes in bfloat16 here."""
         precision = self.config.precision
-        if precision == "auto" and self.encoder.takes_bfloat16:
+        if precision == "auto" and all(encoder.takes_bfloat16 for encoder in self._encoders):
             return fast_bfloat16(self.device.type)
         return precision == "bfloat16"
 
@@ -237,7 +247,7 @@ class VisionStudent(nn.Module):
             started: where a step begins an episode, bool ``(T, n)``; the memory is zeroed before it.
 
         Returns:
-            mean, std and value with time in front, and the state after the last step.
+            All with time in front, but the state, which is that after the last step.
         """
         length, n = next(iter(inputs.values())).shape[:2]
         flat = {name: part.flatten(0, 1) for name, part in inputs.items()}
@@ -247,27 +257,47 @@ class VisionStudent(nn.Module):
             hidden, state = self._remember(seen, state)
             steps.append(hidden)
         heads = self._heads(torch.cat(steps), flat, state)
-        mean, std, value = (None if x is None else x.unflatten(0, (length, n)) for x in heads[:3])
+        parts = (heads.mean, heads.std, heads.value, heads.predicted)
+        mean, std, value, predicted = (None if x is None else x.unflatten(0, (length, n)) for x in parts)
         assert mean is not None
-        return Heads(mean, std, value, state)
+        return Heads(mean, std, value, state, predicted)
 
     def see(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The first half of `forward`: features of the images, then the vector, float32 ``(n, inputs)``."""
-        low, config = self.computes_bfloat16, self.config
-        kind = torch.bfloat16 if low else torch.float32
-        pixels = to_pixels(
-            config.images, inputs, self.shapes, config.frames, config.depth_far, kind, config.opponents
-        )
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=low):
-            features: Tensor = self.encoder(pixels)
+        config = self.config
+        parts = [
+            self._encode(encoder, names, inputs)
+            for encoder, names in zip(self._encoders, config.inputs, strict=True)
+        ]
         if config.vector is None:
-            return features
+            return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         vector, shape = inputs[config.vector], self.shapes[config.vector]
         if tuple(vector.shape[1:]) != shape:
             raise ValueError(
                 f"{config.vector!r} has shape {tuple(vector.shape)}; this student sees (n, {shape[0]})"
             )
-        return torch.cat([features, vector], 1)
+        return torch.cat([*parts, vector], 1)
+
+    def _encode(self, encoder: Encoder, names: tuple[str, ...], inputs: Mapping[str, Tensor]) -> Tensor:
+        """Features of what an encoder sees, ``(n, features)``; of frames one by one, oldest first."""
+        low, config, late = self.computes_bfloat16, self.config, self.config.fusion == "late"
+        kind = torch.bfloat16 if low else torch.float32
+        pixels = to_pixels(
+            names, inputs, self.shapes, config.frames, config.depth_far, kind, config.opponents, apart=late
+        )
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=low):
+            features: Tensor = encoder(pixels)
+        return features.unflatten(0, (-1, config.frames)).flatten(1) if late else features
+
+    @property
+    def _encoders(self) -> Sequence[Encoder]:
+        """The encoders, as what they are."""
+        return list(self.encoders)  # type: ignore[arg-type]
+
+    def observe(self, obs_dict: Mapping[str, Tensor]) -> None:
+        """Take what a task shows into the normaliser of the view that the student predicts, if any."""
+        if self.predictor is not None:
+            self.predictor.observe(obs_dict[self.config.predicts or ""])
 
     def take_critic(self, critic: Critic, view: str) -> None:
         """Be judged by another critic, which sees `view`; `config` and `shapes` tell so from now on."""
@@ -352,7 +382,10 @@ class VisionStudent(nn.Module):
         view = self.config.critic_view
         if self.critic is not None and view is not None and (view == STUDENT_VIEW or view in inputs):
             value = self.critic(hidden if view == STUDENT_VIEW else inputs[view])
-        return Heads(mean, std, value, state)
+        predicted = None
+        if self.predictor is not None and self.config.predicts in inputs:
+            predicted = self.predictor(hidden)
+        return Heads(mean, std, value, state, predicted)
 
 
 def _mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -123,8 +123,7 @@ class ImageAugmentation:
     @staticmethod
     def unseen_looks() -> ImageAugmentation:
         """For students that are to know looks which no training shows; takes a single pass on a CPU."""
-        jitter: dict[str, Any] = {"brightness": 0.5, "contrast": 0.4, "saturation": 0.7, "hue": 0.03}
-        return ImageAugmentation(shift=4, **jitter, swap=0.5, patches=2, cutouts=1, cutout_size=0.4)
+        return ImageAugmentation(shift=4, brightness=0.5, contrast=0.4, saturation=0.7, hue=0.03, swap=0.5)
 
     def __call__(self, images: Tensor, generator: Generator, alike: Tensor | None = None) -> Tensor:
         """Augment a batch; the images given are not changed.

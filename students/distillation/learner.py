@@ -43,6 +43,7 @@ class LearningConfig:
             fill it and are left out of the loss. At most ``sequence_length - 1``.
         max_grad_norm: gradients are scaled down to it.
         augmentation: of the images, in learning alone; None for none.
+        prediction: weight of the loss of what the student predicts, if anything: see `VisionConfig.predicts`.
         fresh_looks: draw the task's looks anew at every step of a roll-out, not only at resets, for students
             without memory that see single frames: see `RollOut.refresh`. Not for reinforcement learning.
         shard_size: on a CPU, minibatches are cut into shards of at most so many frames, which threads work
@@ -58,13 +59,14 @@ class LearningConfig:
     huber_beta: float = 0.1
     temperature: float = 1.0
     clip_labels: bool = True
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     final_learning_rate: float = 0.05
     batch_size: int = 256
     sequence_length: int = 16
     burn_in: int = 4
     max_grad_norm: float = 10.0
     augmentation: ImageAugmentation | None = None
+    prediction: float = 0.1
     fresh_looks: bool = True
     shard_size: int = 128
     threads: int = 0
@@ -83,6 +85,8 @@ class LearningConfig:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if not self.prediction >= 0:
+            raise ValueError(f"prediction must not be negative, but is {self.prediction}")
         if self.threads < 0:
             raise ValueError(f"threads must be at least 1, or 0 for all cores, not {self.threads}")
         if not 0 <= self.burn_in < self.sequence_length:
@@ -198,6 +202,9 @@ class Learner:
             config.huber_beta,
             config.temperature,
         )
+        if student.predictor is not None and heads.predicted is not None:
+            view = batch[student.config.predicts or ""]
+            losses = losses + config.prediction * student.predictor.losses(heads.predicted, view)
         return losses, heads.state
 
     def step(self, loss: Tensor) -> Tensor:

@@ -70,6 +70,7 @@ class RollOut:
             self.refresh(learner)
             advice = self.expert.advise(self.obs_dict)
             buffer.add(learner.fields(self.obs_dict, advice.mean, advice.std), self.started)
+            self.student.observe(self.obs_dict)
             actions, self.state = self.student.act(self.obs_dict, self.state, deterministic, generator)
             right = advice.mean.clamp(-1, 1)
             self.obs_dict, _, dones, extras = self.task.step(drive(actions, right))

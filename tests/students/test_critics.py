@@ -135,7 +135,7 @@ def test_a_critic_of_what_the_student_sees(memory: int) -> None:
     other = made({**inputs, "front/rgb": 255 - inputs["front/rgb"]}, made.start(3)).value
     assert not torch.isclose(value, other).any()
     value.sum().backward()  # PPO's usual: it shapes the encoder too
-    assert all(parameter.grad is not None for parameter in made.encoder.parameters())
+    assert all(parameter.grad is not None for parameter in made.encoders.parameters())
     assert all(parameter.grad is None for parameter in made.actor.parameters())
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tutelage.students.encoders import (
     ENCODERS,
     FastEncoder,
+    FineEncoder,
     ImpalaEncoder,
     NatureCNN,
     PixelConv2d,
@@ -30,7 +31,9 @@ def parameters(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize(("name", "channels"), [("fast", 3), ("nature", 4), ("impala", 3), ("points", 4)])
+@pytest.mark.parametrize(
+    ("name", "channels"), [("fast", 3), ("fine", 6), ("nature", 4), ("impala", 3), ("points", 4)]
+)
 def test_contract(name: str, channels: int) -> None:
     """Shapes, rows that do not depend on one another, and a gradient for every parameter."""
     encoder = ENCODERS[name](channels, 44, 52)
@@ -73,6 +76,13 @@ def test_fast_encoder_sizes() -> None:
     assert parameters(encoder) == convolutions + (48 + 1) * 32 + (48 * 8 * 8 + 1) * 64
 
 
+def test_fine_encoder_sizes() -> None:
+    """64 -> 32 -> 16 -> 8, each (n + 2 - 3) / 2 + 1."""
+    encoder = FineEncoder(6, 64, 64)
+    convolutions = (6 * 9 + 1) * 16 + (16 * 9 + 1) * 32 + (32 * 9 + 1) * 48
+    assert parameters(encoder) == convolutions + (48 + 1) * 32 + (48 * 8 * 8 + 1) * 64
+
+
 def test_fast_encoder_tells_where() -> None:
     """A map that only the cell in row 1 and column 2 of 2 x 3 excites is at x = 1, y = 1."""
     encoder = FastEncoder(1, 16, 24)
@@ -83,8 +93,7 @@ def test_fast_encoder_tells_where() -> None:
         for parameter in encoder.maps.parameters():
             parameter.zero_()
         encoder.maps.weight[0, 0] = 10.0
-        encoder.second = torch.nn.Identity()  # type: ignore[assignment]
-        encoder.stem = torch.nn.Identity()  # type: ignore[assignment]
+        encoder.convolutions = torch.nn.ModuleList()
         x, y, *others = encoder(hidden)[0, :64].tolist()
     assert (x, y) == pytest.approx((1.0, 1.0))
     assert others == pytest.approx([0.0] * 62, abs=1e-6)  # maps of one value have their mean in the middle

@@ -72,7 +72,7 @@ def test_depth_in_numbers() -> None:
     """0 m, half and all of depth_far, and beyond it; bfloat16 has 8 bits."""
     made = student(images=("front/depth",), depth_far=2.0)
     seen: list[Tensor] = []
-    made.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    made.encoders[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     depth = torch.zeros(1, 16, 16)
     depth[0, 0, :5] = torch.tensor([0.0, 1.0, 2.0, 2.5, torch.inf])
     made({"front/depth": depth, "policy": torch.zeros(1, 5)}, made.start(1))
@@ -117,18 +117,65 @@ def test_opponent_colours_are_of_each_picture(kind: torch.dtype) -> None:
 
 def test_channels_are_in_order() -> None:
     """The oldest frame is first; RGB is used as it lies in memory."""
-    made = student(frames=2, images=RGBD)
+    made = student(frames=2, images=RGBD, fusion="early")
     seen: list[Tensor] = []
-    made.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    made.encoders[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     inputs = views(3, stack=2)
     made(inputs, made.start(3))
     colours = inputs["front/rgb"].permute(0, 1, 4, 2, 3).flatten(1, 2).float()
     depth = inputs["front/depth"].clamp(max=3) * 85
-    torch.testing.assert_close(seen[0], torch.cat([colours, depth], 1))
+    torch.testing.assert_close(seen.pop(), torch.cat([colours, depth], 1))
+    late = student(frames=2, images=RGBD, fusion="late")
+    late.encoders[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    late(inputs, late.start(3))
+    rows = inputs["front/rgb"].permute(0, 1, 4, 2, 3).flatten(0, 1).float()
+    torch.testing.assert_close(seen.pop(), torch.cat([rows, depth.flatten(0, 1)[:, None]], 1))
     single = student()
-    single.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    single.encoders[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     single(views(3), single.start(3))
-    assert seen[1].is_contiguous(memory_format=torch.channels_last)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_each_camera_has_its_encoder_and_each_frame_its_features() -> None:
+    """Late fusion of two cameras with two frames: two encoders, features in order of camera, then frame."""
+    shapes = {"a/rgb": (16, 16, 3), "a/depth": (16, 16), "b/rgb": (8, 12, 3), "policy": (5,)}
+    config = VisionConfig(images=("a/rgb", "b/rgb", "a/depth"), frames=2)
+    assert config.inputs == (("a/rgb", "a/depth"), ("b/rgb",))
+    made = VisionStudent(config, shapes, 2, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    inputs = {
+        name: torch.randint(0, 256, (3, 2, *shape), dtype=torch.uint8, generator=generator)
+        for name, shape in shapes.items()
+        if name.endswith("rgb")
+    }
+    inputs["a/depth"] = torch.rand(3, 2, 16, 16, generator=generator)
+    inputs["policy"] = torch.randn(3, 5, generator=generator)
+    seen = made.see(inputs)
+    assert seen.shape == (3, 2 * 2 * 128 + 5)
+    for camera, names in enumerate(config.inputs):
+        for frame in range(2):
+            changed = {name: view.clone() for name, view in inputs.items()}
+            for name in names:
+                changed[name][:, frame] = 255 - changed[name][:, frame] if "rgb" in name else 0.5
+            same = (made.see(changed) == seen).all(0)
+            first = 128 * (2 * camera + frame)
+            assert same[:first].all()
+            assert same[first + 128 :].all()
+            assert not same[first : first + 128].all()
+    # An encoder is the same for both frames: the same picture has the same features in both places.
+    still = {name: view[:, :1].expand_as(view) if view.ndim > 2 else view for name, view in inputs.items()}
+    first, second = made.see(still)[:, :256].chunk(2, 1)
+    torch.testing.assert_close(first, second)
+    early = VisionConfig(images=("a/rgb", "b/rgb"), fusion="early")
+    with pytest.raises(ValueError, match=r"so of one size, not 'a/rgb' 16 x 16, 'b/rgb' 8 x 12"):
+        VisionStudent(early, shapes, 2)
+
+
+@pytest.mark.parametrize("images", [("front/rgb",), RGBD])
+def test_fusions_are_the_same_of_one_input(images: tuple[str, ...]) -> None:
+    early, late = (student(images=images, fusion=fusion) for fusion in ("early", "late"))
+    inputs = views(4)
+    assert torch.equal(early(inputs, early.start(4)).mean, late(inputs, late.start(4)).mean)
 
 
 @pytest.mark.parametrize("encoder", ["fast", "nature", "impala"])
@@ -160,7 +207,10 @@ def test_points_are_never_bfloat16() -> None:
     [
         ({"images": ("front/rbg",)}, "did you mean 'front/rgb'"),
         ({"vector": "polcy"}, "did you mean 'policy'"),
-        ({"images": ("front/rgb", "wrist/rgb")}, "of one size, not 'front/rgb' 16 x 16, 'wrist/rgb' 8 x 16"),
+        (
+            {"images": ("front/rgb", "wrist/rgb"), "fusion": "early"},
+            "of one size, not 'front/rgb' 16 x 16, 'wrist/rgb' 8 x 16",
+        ),
         ({"images": ("front/segmentation",)}, "is neither"),
         ({"images": ("policy",)}, "is neither"),
         ({"images": "front/rgb"}, "give a tuple"),
@@ -197,9 +247,9 @@ def test_wrong_inputs() -> None:
 
 def test_frame_stacks_by_hand() -> None:
     """Environment 1 ends after its second step: its third frame fills the stack."""
-    made = student(frames=3)
+    made = student(frames=3, fusion="early")
     seen: list[Tensor] = []
-    made.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    made.encoders[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     state = made.start(2)
     for t, done in enumerate([0, 1, 0, 0]):
         image = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
@@ -538,8 +588,8 @@ def test_sb3_fine_tunes_a_student() -> None:
     )
     model.learn(32)
     assert model._n_updates == 2
-    stem = model.policy.features_extractor.student.encoder.stem.weight
-    assert not torch.equal(stem, weights["encoder.stem.weight"])
+    stem = model.policy.features_extractor.student.encoders[0].convolutions[0].weight
+    assert not torch.equal(stem, weights["encoders.0.convolutions.0.weight"])
     for name, tensor in made.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
     env.close()

@@ -98,7 +98,7 @@ def test_a_frozen_critic_stays(freeze: bool, slider: Any, new_student: Any) -> N
         assert torch.equal(parameter, before[f"critic.{name}"]) == freeze
     for name, buffer in critic.named_buffers():  # normalisers stay in both
         assert torch.equal(buffer, before[f"critic.{name}"])
-    for part in (method.student.encoder, method.student.actor):
+    for part in (method.student.encoders, method.student.actor):
         assert all(parameter.grad is not None for parameter in part.parameters())
     assert not torch.equal(method.student.state_dict()["actor.0.weight"], before["actor.0.weight"])
     assert all(torch.equal(tensor, mine[name]) for name, tensor in source.state_dict().items())

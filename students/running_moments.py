@@ -1,0 +1,31 @@
+"""Mean and deviation of all that was ever seen, kept in a module's buffers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+DEVIATION_FLOOR = 1e-2
+"""Added to deviations, as rsl_rl does: what hardly differs is not blown up."""
+
+
+@torch.no_grad()
+def take_in(mean: Tensor, scale: Tensor, seen: Tensor, views: Tensor) -> None:
+    """Take more views into the mean and deviation of all (Chan et al. 1979), in place.
+
+    Args:
+        mean: of those so far, ``(size,)``.
+        scale: their standard deviation and `DEVIATION_FLOOR`.
+        seen: how many there were, an integer scalar; while 0, `mean` and `scale` do not count.
+        views: more, ``(n, size)``.
+    """
+    new, before = views.to(torch.float64), float(seen)
+    total = before + len(new)
+    variance = (scale - DEVIATION_FLOOR).square() if before else torch.zeros_like(scale)
+    shift = new.mean(0) - mean
+    spread = before * variance + len(new) * new.var(0, correction=0)
+    if before:
+        spread += shift.square() * before * len(new) / total
+    mean += shift * len(new) / total if before else shift
+    scale.copy_((spread / total).sqrt() + DEVIATION_FLOOR)
+    seen += len(new)
