@@ -122,7 +122,10 @@ class ImageAugmentation:
 
     @staticmethod
     def unseen_looks() -> ImageAugmentation:
-        """For students that are to know looks which no training shows; takes a single pass on a CPU."""
+        """For students that are to know looks which no training shows; takes a single pass on a CPU.
+
+        Shifts and colours alone: patches and cutouts are as large as what is to be found in the image.
+        """
         return ImageAugmentation(shift=4, brightness=0.5, contrast=0.4, saturation=0.7, hue=0.03, swap=0.5)
 
     def __call__(self, images: Tensor, generator: Generator, alike: Tensor | None = None) -> Tensor:

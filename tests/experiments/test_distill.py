@@ -18,7 +18,7 @@ from tutelage.experiments.distill_grid import DistillGrid
 from tutelage.experiments.distill_methods import METHODS
 from tutelage.experiments.distill_presets import PRESETS, QUICK_FRAMES, on_the_way, test_sets
 from tutelage.experiments.distill_record import StudentRecord
-from tutelage.experiments.distill_run import method_settings, read_results, run_cell
+from tutelage.experiments.distill_run import make_student, method_settings, read_results, run_cell
 from tutelage.experiments.folders import FolderError
 from tutelage.students.aligned_student import AlignedStudent, load_vision_student
 from tutelage.students.distillation.evaluation import Evaluation
@@ -227,9 +227,12 @@ def test_an_expert_without_a_critic_is_refused_where_one_is_needed(
 def test_presets_and_defaults_of_a_task() -> None:
     reach = checked(DistillConfig("reach", num_envs=2))
     assert (reach.cameras, reach.stack, reach.frames) == (("front", "wrist"), 1, QUICK_FRAMES["reach"])
+    assert (reach.encoder, reach.looks) == ("fast", "strong")
     assert (reach.seeds, reach.evaluations, reach.episodes) == (1, 4, 256)
     ball = checked(DistillConfig("ball-balance", memory=64, preset="standard", seeds=2))
     assert (ball.cameras, ball.stack, ball.seeds) == (("front",), 1, 2)
+    assert (ball.encoder, ball.looks) == ("fine", "mild")
+    assert checked(DistillConfig("ball-balance", looks="none", encoder="fast")).looks == "none"
     assert ball.frames == 8 * QUICK_FRAMES["ball-balance"]
     assert list(DistillConfig("reach", preset="paper", first_seed=3).seed_numbers) == [*range(3, 13)]
     assert PRESETS["paper"].scale > PRESETS["standard"].scale > PRESETS["quick"].scale == 1
@@ -252,8 +255,25 @@ def test_what_follows_from_task_and_looks() -> None:
     assert method_settings(checked(DistillConfig("reach")), "pixels-ppo").learning.augmentation is None
 
 
+def test_who_predicts_what_the_expert_knows() -> None:
+    """Students that learn from labels by the shared loss, unless told not to."""
+    config = checked(DistillConfig("reach", size=16, num_envs=1))
+    task = make_task(config, 1, "none", 0)
+    predicts = {
+        method: make_student(config, method, task, None, 0).config.predicts
+        for method, card in METHODS.items()
+        if not card.aligned
+    }
+    labelled = {"dagger", "bc", "on-policy", "dagger-value", "distil-then-rl"}
+    assert predicts == {name: "privileged" if name in labelled else None for name in predicts}
+    silent = replace(config, predict=False)
+    assert make_student(silent, "dagger", task, None, 0).config.predicts is None
+    task.close()
+
+
 def test_objects_that_no_training_shows() -> None:
-    assert on_the_way("reach", "mild") == ("held-out looks",)
+    assert on_the_way("reach", "mild") == ("training looks",)
+    assert on_the_way("reach", "strong") == ("held-out looks",)
     assert on_the_way("lift-object", "strong") == ("held-out looks", "held-out objects")
     assert on_the_way("lift-object", "none") == ("training looks", "held-out objects")
     assert list(test_sets("lift-object", "none").items()) == [
@@ -262,9 +282,14 @@ def test_objects_that_no_training_shows() -> None:
         ("held-out looks", ("held-out", False)),
     ]
     assert list(test_sets("lift-object", "mild").items()) == [
+        ("training looks", ("mild", False)),
+        ("held-out objects", ("mild", True)),
+        ("held-out looks", ("held-out", False)),
+    ]
+    assert list(test_sets("lift-object", "strong").items()) == [
         ("held-out looks", ("held-out", False)),
         ("held-out objects", ("held-out", True)),
-        ("training looks", ("mild", False)),
+        ("training looks", ("strong", False)),
         ("looks beyond", ("beyond", False)),
     ]
     config = checked(DistillConfig("lift-object", size=16))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tutelage.students.critics import DEVIATION_FLOOR, Critic
+from tutelage.students.critics import Critic
+from tutelage.students.running_moments import DEVIATION_FLOOR
 from tutelage.students.vision_student import VisionConfig, VisionStudent
 from tutelage.teachers.experts import ExpertConfig, MLPExpert
 
