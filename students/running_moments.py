@@ -19,13 +19,11 @@ def take_in(mean: Tensor, scale: Tensor, seen: Tensor, views: Tensor) -> None:
         seen: how many there were, an integer scalar; while 0, `mean` and `scale` do not count.
         views: more, ``(n, size)``.
     """
-    new, before = views.to(torch.float64), float(seen)
+    new, before = views.to(torch.float64), seen.to(torch.float64)  # on the device: nothing waits for it
     total = before + len(new)
-    variance = (scale - DEVIATION_FLOOR).square() if before else torch.zeros_like(scale)
     shift = new.mean(0) - mean
-    spread = before * variance + len(new) * new.var(0, correction=0)
-    if before:
-        spread += shift.square() * before * len(new) / total
-    mean += shift * len(new) / total if before else shift
+    spread = before * (scale - DEVIATION_FLOOR).square() + len(new) * new.var(0, correction=0)
+    spread += shift.square() * before * len(new) / total
+    mean += shift * len(new) / total
     scale.copy_((spread / total).sqrt() + DEVIATION_FLOOR)
     seen += len(new)

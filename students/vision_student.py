@@ -91,9 +91,9 @@ class VisionStudent(nn.Module):
     ::
 
         images -> encoders -.
-        vector -------------+-> [GRU, with what went in beside what comes out] -> MLP -> mean
-        critic view -> normalised -> MLP -> value                        |    parameter -> std
-                                                          in training: MLP -> prediction of a view
+        vector -------------+-> [GRU, with what went in beside what comes out] -+-> MLP -> mean
+        parameter -> std                                                        '-> in training: MLP -> a view
+        critic view -> normalised -> MLP -> value
 
         student = VisionStudent.of_task(VisionConfig(images=("front/rgb",)), task)
         state = student.start(task.num_envs)

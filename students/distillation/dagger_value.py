@@ -139,6 +139,7 @@ class DaggerValue(Dagger):
             shown = rolling.obs_dict
             advice = self.expert.advise(shown)
             self.buffer.add(self.learner.fields(shown, advice.mean, advice.std), rolling.started)
+            self.student.observe(shown)
             actions, state = self.student.act(shown, rolling.state, not self.stochastic, self.generator)
             right = advice.mean.clamp(-1, 1)
             rolling.refresh(self.learner)

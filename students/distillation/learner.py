@@ -270,7 +270,7 @@ def augmented(
     changed: dict[str, Tensor] = {}
     begun: dict[str, Tensor] = {}
     for name in student.config.images:
-        camera, pictures, shape = name.partition("/")[0], inputs[name], student.shapes[name]
+        camera, pictures, shape = name.rpartition("/")[0], inputs[name], student.shapes[name]
         drawing = generator
         if camera in begun:
             drawing = Generator(generator.device)

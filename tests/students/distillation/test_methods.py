@@ -19,6 +19,7 @@ from tutelage.students.distillation import (
     evaluate_student,
 )
 from tutelage.students.distillation.behaviour_cloning import Disturbance
+from tutelage.students.distillation.dagger_value import DaggerValueConfig
 from tutelage.students.distillation.frames import FrameBuffer
 from tutelage.students.distillation.learner import DEVIATION, LABEL, Learner
 from tutelage.students.distillation.progress import Ledger
@@ -107,6 +108,25 @@ def distillation_augmentation() -> Any:
     from tutelage.envs.batched.image_augmentation import ImageAugmentation
 
     return ImageAugmentation(shift=2)
+
+
+@pytest.mark.parametrize("method", [*CONFIGS, "dagger_value"])
+def test_all_that_is_met_is_to_be_predicted(method: str, slider: Any, expert: Any, new_student: Any) -> None:
+    """The normaliser has the mean of all frames, and the network gradients, whoever rolls out."""
+    task = slider(num_envs=8)
+    critic = {"critic_view": "privileged"} if method == "dagger_value" else {}
+    student = new_student(task, predicts="privileged", **critic)
+    before = [parameter.detach().clone() for parameter in student.predictor.parameters()]
+    met: list[Tensor] = []
+    observe = student.predictor.observe
+    student.predictor.observe = lambda views: (met.append(views.clone()), observe(views))
+    config = CONFIGS.get(method, DaggerValueConfig(Budget(frames=100), LEARNING, rollout_steps=6, updates=8))
+    config = replace(config, budget=Budget(frames=100))
+    result = getattr(distillation, method).distil(task, expert, student, config, 0)
+    assert int(student.predictor.seen) == sum(map(len, met)) == result.frames
+    torch.testing.assert_close(student.predictor.mean, torch.cat(met).mean(0))
+    after = list(student.predictor.parameters())
+    assert not any(torch.equal(*pair) for pair in zip(before, after, strict=True))
 
 
 def test_steps_before_the_memory_is_filled_give_no_gradient(slider: Any, new_student: Any) -> None:
