@@ -23,9 +23,9 @@ CASES: dict[str, VisionConfig] = {
     "fast-encoder-gru": VisionConfig(memory=128),
     "fast-encoder-stack3": VisionConfig(frames=3),
     "fast-encoder-augmented": VisionConfig(),
-    "fast-encoder-opponents-augmented": VisionConfig(opponents=True),
+    "fast-encoder-distilled-augmented": VisionConfig(opponents=True, predicts="privileged"),
     "fine-encoder": VisionConfig(encoder="fine"),
-    "fine-encoder-opponents-augmented": VisionConfig(encoder="fine", opponents=True),
+    "fine-encoder-distilled-augmented": VisionConfig(encoder="fine", opponents=True, predicts="privileged"),
     "impala": VisionConfig(encoder="impala"),
 }
 """What is measured; ratios are to the first."""
@@ -39,7 +39,7 @@ AUGMENTED = "-augmented"
 STORED = SEQUENCE
 """Steps in the ring that minibatches are drawn from."""
 
-SHAPES = {"front/rgb": (64, 64, 3), "policy": (15,)}
+SHAPES = {"front/rgb": (64, 64, 3), "policy": (15,), "privileged": (21,)}
 NUM_ACTIONS = 4
 
 
@@ -55,7 +55,8 @@ def bench_distill(
 
     Training: what distillation does (`tutelage.students.distillation.learner.Learner.update`): draw a
     minibatch of the ring of frames, forward, Huber loss, backward, Adam; of students with memory, on
-    sequences of `SEQUENCE` steps. Acting: all environments at once, on one thread. A stack of frames counts
+    sequences of `SEQUENCE` steps. Of cases that are called distilled, all as `tutelage distill` has it by
+    default. Acting: all environments at once, on one thread. A stack of frames counts
     as one image. Every run measures each case in turn, so that a busy machine slows all of them alike.
 
     Args:
@@ -137,7 +138,10 @@ def _inputs(student: VisionStudent, n: int) -> dict[str, Tensor]:
     size = (n, *SHAPES["front/rgb"])
     return {
         "front/rgb": torch.randint(0, 256, size, generator=generator, dtype=torch.uint8, device=device),
-        "policy": torch.randn(n, *SHAPES["policy"], generator=generator, device=device),
+        **{
+            view: torch.randn(n, *SHAPES[view], generator=generator, device=device)
+            for view in ("policy", "privileged")
+        },
     }
 
 

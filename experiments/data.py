@@ -45,8 +45,8 @@ class RecordConfig:
     """What each camera takes."""
     size: int = 64
     """Width and height of the pictures in pixels."""
-    looks: Literal["none", "mild", "strong", "held-out", "beyond"] = "strong"
-    """How much looks differ."""
+    looks: Literal["none", "mild", "strong", "held-out", "beyond"] | None = None
+    """How much looks differ; default: strong, or what the task allows."""
     num_envs: int = 128
     """Environments at once."""
     chunk_frames: int = 2048
@@ -104,10 +104,12 @@ class TrainConfig:
     in `tutelage distill`."""
     fusion: Literal["early", "late"] = "late"
     """late: an encoder for each camera, frames one by one; early: all are channels of one input."""
-    stack: int = 1
-    """Pictures that it sees at once."""
+    stack: int | None = None
+    """Pictures that it sees at once; default: 1, or what the task needs."""
     memory: int = 0
     """Units of its recurrent memory; 0: none."""
+    predict: bool = True
+    """Let it also predict what the expert knows, in training alone: it teaches it where things are."""
     head: Literal["deterministic", "gaussian"] = "deterministic"
     """Whether it answers with actions or with their distribution."""
     loss: str = "huber"

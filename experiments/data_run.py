@@ -11,7 +11,7 @@ from tutelage.envs.batched.cameras import CameraConfig
 from tutelage.envs.batched.catalogue import make_vec_task, vec_task_class
 from tutelage.envs.batched.visual_randomization import VisualRandomization
 from tutelage.experiments.distill_expert import EVALUATION_SEED
-from tutelage.experiments.distill_presets import CAMERAS, ENCODERS, MODALITIES
+from tutelage.experiments.distill_presets import CAMERAS, ENCODERS, LOOKS, MODALITIES, STACKS
 from tutelage.experiments.distill_run import AUGMENTATIONS
 from tutelage.experiments.event_log import RunLog
 from tutelage.experiments.folders import locked
@@ -61,7 +61,7 @@ def record_data(config: RecordConfig) -> Path:
             print(f"{frames:,} of {config.frames:,} frames, {now - began:,.0f} s", flush=True)
 
     config.out.mkdir(parents=True, exist_ok=True)
-    metadata = {"name": config.task, "looks": config.looks}
+    metadata = {"name": config.task, "looks": _looks(config)}
     with locked(config.out):
         new = record(task, expert, config.out, settings, config.seed, student, metadata, on_progress)
     task.close()
@@ -77,7 +77,12 @@ def _record_task(config: RecordConfig) -> VecTask:
         name: {"width": config.size, "height": config.size, "modalities": MODALITIES[config.obs]}
         for name in cameras
     }
-    return _make_task(config.task, config.num_envs, config.looks, config.seed, cameras_as, config.device)
+    return _make_task(config.task, config.num_envs, _looks(config), config.seed, cameras_as, config.device)
+
+
+def _looks(config: RecordConfig) -> str:
+    """Looks that are recorded."""
+    return config.looks or LOOKS.get(config.task, "strong")
 
 
 def _make_task(
@@ -192,14 +197,15 @@ def _new_student(config: TrainConfig, dataset: Dataset) -> VisionStudent:
         if name.startswith(VIEWS)
     }
     images = config.images or tuple(name for name, shape in shapes.items() if len(shape) > 1)
+    task = dataset.metadata.get("name", "")
     vision = VisionConfig(
         images=images,
-        encoder=config.encoder or ENCODERS.get(dataset.metadata.get("name", ""), "fine"),
+        encoder=config.encoder or ENCODERS.get(task, "fine"),
         fusion=config.fusion,
         opponents=any(len(shapes.get(name, ())) == 3 for name in images),
-        frames=config.stack,
+        frames=config.stack or (1 if config.memory else STACKS.get(task, 1)),
         memory=config.memory,
-        predicts="privileged" if "privileged" in shapes else None,
+        predicts="privileged" if config.predict and "privileged" in shapes else None,
         head=config.head,
     )
     num_actions = dataset.fields[LABEL].shape[1]

@@ -33,6 +33,7 @@ from tutelage.experiments.distill_presets import (
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.vec_task import VecTask
+    from tutelage.students.vision_config import Encoder
     from tutelage.teachers.experts import MLPExpert
 
 DECIDES_NOTHING = (
@@ -135,8 +136,8 @@ class DistillConfig:
     """Show the encoder, beside red, green and blue, how far they are apart: it then tells colours that no
     training showed. Not for depth, nor for points."""
     predict: bool = True
-    """Let students that learn from labels also predict what the expert knows, in training alone: it teaches
-    them where things are."""
+    """Let students also predict what the expert knows, in training alone: it teaches them where things are.
+    Of dagger, bc, on-policy, dagger-value and distil-then-rl."""
     head: Literal["deterministic", "gaussian"] | None = None
     """Whether the student answers with actions or with their distribution; default: deterministic, where the
     method draws no actions."""
@@ -145,7 +146,7 @@ class DistillConfig:
     from labels; default: the method's."""
     augment: Literal["none", "shift", "strong"] | None = None
     """Change pictures at random while learning: shift them by up to four pixels; strong: also change their
-    colours and cover parts of them, so that colours never seen in training do not pass for the goal; the
+    colours, so that colours never seen in training do not pass for the goal; the
     frames of a stack or of a memory's sequence alike. Default: strong; none with --looks none, and for
     methods that learn from rewards, which take neither stack nor memory with it."""
     episodes: int | None = None
@@ -206,6 +207,11 @@ class DistillConfig:
     def training_looks(self) -> str:
         """Looks that the student learns from."""
         return self.looks or LOOKS.get(self.task, "strong")
+
+    @property
+    def chosen_encoder(self) -> Encoder:
+        """The student's image encoder."""
+        return self.encoder or ENCODERS.get(self.task, "fine")
 
     def decisive(self) -> dict[str, Any]:
         """The fields that decide a cell's results, beside method and seed, as JSON values."""
@@ -296,7 +302,7 @@ def checked(config: DistillConfig) -> DistillConfig:
     cls = vec_task_class(config.task)
     values["cameras"] = config.cameras or CAMERAS.get(config.task) or (cls.default_camera,)
     values["looks"] = config.training_looks
-    values["encoder"] = config.encoder or ENCODERS.get(config.task, "fine")
+    values["encoder"] = config.chosen_encoder
     values["stack"] = config.stack or (1 if config.memory else STACKS.get(config.task, 1))
     values["frames"] = config.budget["frames"]
     config = DistillConfig(**values)

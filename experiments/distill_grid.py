@@ -169,6 +169,11 @@ class DistillGrid:
                 f"what is in {self.out} is tested on {', '.join(others)}, and with --looks "
                 f"{config.training_looks} that would be {', '.join(sets)}; choose another --out"
             )
+        if (looks := found.get("looks", config.training_looks)) != config.training_looks:
+            raise FolderError(
+                f"what is in {self.out} learns from and is tested on looks that are called {looks}, not "
+                f"{config.training_looks}; add --looks {looks}, or choose another --out"
+            )
         entry = {"command": command, **provenance(), "methods": list(config.method)}
         entry |= {"seeds": list(config.seed_numbers), "config": config.decisive()}
         methods = {method for run in [*found["runs"], entry] for method in run["methods"]}
@@ -181,6 +186,7 @@ class DistillGrid:
             "task": config.task,
             "baseline": config.baseline or found.get("baseline") or config.method[0],
             "test_sets": sets,
+            "looks": config.training_looks,
             "runs": [*runs, entry],
         }
         write_json(path, self.description)

@@ -122,9 +122,9 @@ def make_student(
     views = {"privileged": type(task).default_states_view, "student": "student"}
     vision = VisionConfig(
         images=config.images,
-        encoder=config.encoder or "fine",  # `checked` has filled it in
+        encoder=config.chosen_encoder,
         fusion=config.fusion,
-        opponents=config.opponents and config.obs != "depth" and config.encoder != "points",
+        opponents=config.opponents and config.obs != "depth" and config.chosen_encoder != "points",
         frames=config.stack or 1,
         memory=config.memory,
         head=config.head or ("gaussian" if card.gaussian else "deterministic"),

@@ -37,7 +37,10 @@ def input_size(
         channels += frames * ((6 if opponents else 3) if len(shape) == 3 else 1)
     if len(set(sizes)) > 1:
         listed = ", ".join(f"{name!r} {h} x {w}" for name, (h, w) in zip(images, sizes, strict=True))
-        raise ValueError(f"images of one student are channels of one input, so of one size, not {listed}")
+        raise ValueError(
+            "images of one camera, or of all with fusion='early', are channels of one input, so of one "
+            f"size, not {listed}"
+        )
     return channels, *sizes[0]
 
 

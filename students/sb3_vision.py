@@ -51,7 +51,7 @@ class VisionFeatures(BaseFeaturesExtractor):
         super().__init__(observation_space, inputs)
         self.student = copy.deepcopy(student)
         self.student.actor = self.student.critic = None  # type: ignore[assignment]  # SB3 has its own
-        self.student.log_std = None
+        self.student.log_std = self.student.predictor = None
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Features, ``(n, features_dim)``."""

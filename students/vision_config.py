@@ -38,8 +38,9 @@ class VisionConfig:
         head: ``deterministic``, or ``gaussian`` with a standard deviation that does not depend on what is
             seen.
         init_std: the first standard deviation.
-        predicts: a vector that the student learns to predict beside its actions, in training alone; see
-            `tutelage.students.predictor.Predictor`. None for none.
+        predicts: a vector that the student learns to predict beside its actions, in training alone, where it
+            learns from labels by `tutelage.students.distillation.learner.Learner.losses` (not in kickstarting
+            nor from rewards); see `tutelage.students.predictor.Predictor`. None for none.
         critic_view: what a critic sees, a vector, and may be what the student does not; ``student``: what the
             actor's head sees, features and memory, which it then shapes too; None for no critic.
         critic_hidden: widths of its hidden layers.
@@ -93,10 +94,12 @@ class VisionConfig:
         for name in ("init_std", "depth_far", "fovy"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        if self.encoder == "points" and self.images[-1].partition("/")[2] != "depth":
+        if self.encoder == "points" and (
+            len({*map(camera_of, self.images)}) > 1 or not self.images[-1].endswith("/depth")
+        ):
             raise ValueError(
-                "the encoder 'points' needs depth, perhaps after RGB: images=('front/depth',) or "
-                f"('front/rgb', 'front/depth'), not {self.images}"
+                "the encoder 'points' needs depth of one camera, perhaps after RGB: images=('front/depth',) "
+                f"or ('front/rgb', 'front/depth'), not {self.images}"
             )
         if self.encoder == "points" and self.opponents:
             raise ValueError("points have one colour each; use opponents=False with the encoder 'points'")
@@ -110,7 +113,7 @@ class VisionConfig:
             return (self.images,)
         cameras: dict[str, list[str]] = {}
         for name in self.images:
-            cameras.setdefault(name.rpartition("/")[0], []).append(name)
+            cameras.setdefault(camera_of(name), []).append(name)
         return tuple(map(tuple, cameras.values()))
 
     @property
@@ -123,6 +126,11 @@ class VisionConfig:
         """The vectors among them: what the student sees, what it predicts, what its critic sees."""
         views = dict.fromkeys((self.vector, self.predicts, self.critic_view))
         return tuple(view for view in views if view is not None and view != STUDENT_VIEW)
+
+
+def camera_of(image: str) -> str:
+    """The camera that takes an image, of its name in ``obs_dict``: ``front`` of ``front/rgb``."""
+    return image.rpartition("/")[0] or image
 
 
 def vision_config_from_json(values: Mapping[str, Any]) -> VisionConfig:

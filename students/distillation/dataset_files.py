@@ -303,7 +303,7 @@ def append_commit(folder: Path, commit: Commit, at: int) -> int:
 
 
 def settle(path: Path) -> int:
-    """Wait until a file is on disk, so that no power cut takes what the log tells of; return its size."""
+    """Wait until what a file holds is on disk; return its size."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size

@@ -202,7 +202,7 @@ def describe(
     cls = type(task)
     cameras: dict[str, dict[str, Any]] = {}
     for name, view in task.obs_dict.items():
-        camera, slash, modality = name.partition("/")
+        camera, slash, modality = name.rpartition("/")
         if slash:
             height, width = view.shape[1:3]
             cameras.setdefault(camera, {"width": width, "height": height, "modalities": []})

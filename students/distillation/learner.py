@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from tutelage.students.distillation.losses import check_loss, distillation_loss
 from tutelage.students.sharded_gradients import ShardedGradients
+from tutelage.students.vision_config import camera_of
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.image_augmentation import ImageAugmentation
@@ -270,7 +271,7 @@ def augmented(
     changed: dict[str, Tensor] = {}
     begun: dict[str, Tensor] = {}
     for name in student.config.images:
-        camera, pictures, shape = name.rpartition("/")[0], inputs[name], student.shapes[name]
+        camera, pictures, shape = camera_of(name), inputs[name], student.shapes[name]
         drawing = generator
         if camera in begun:
             drawing = Generator(generator.device)

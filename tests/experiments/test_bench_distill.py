@@ -20,7 +20,7 @@ SMALL = {
 def test_cases_are_those_that_are_reported() -> None:
     assert set(CASES) == {
         *("fast-encoder", "fast-encoder-augmented", "fast-encoder-gru", "fast-encoder-stack3"),
-        *("fast-encoder-opponents-augmented", "fine-encoder", "fine-encoder-opponents-augmented"),
+        *("fast-encoder-distilled-augmented", "fine-encoder", "fine-encoder-distilled-augmented"),
         *("nature-cnn", "impala"),
     }
     assert next(iter(CASES)) == "nature-cnn"

@@ -152,11 +152,26 @@ def test_train(recorded: Path, tmp_path: Path) -> None:
     student = VisionStudent.load(tmp_path / "student")
     assert (student.config.images, student.num_actions) == (("wrist/rgb", "wrist/depth"), 4)
     assert student.config.opponents
+    assert (student.config.encoder, student.config.fusion, student.config.frames) == ("fast", "late", 1)
+    assert student.predictor is not None
+    assert int(student.predictor.seen) == 240
     results = json.loads((tmp_path / "results.json").read_text())
     assert (results["frames"], results["updates"], results["data_success"]) == (240, 3, 0.0)
     assert {"training_looks_success", "held_out_looks_success"} <= set(results)
     with pytest.raises(ValueError, match=r"'wrst/rgb'; did you mean 'wrist/rgb'"):
         data(DataConfig(replace(config, images=("wrst/rgb",))))
+
+
+def test_defaults_of_a_task_are_those_of_distill(recorded: Path, tmp_path: Path) -> None:
+    assert data_run._looks(RecordConfig("ball-balance", tmp_path)) == "mild"
+    assert data_run._looks(RecordConfig("reach", tmp_path)) == "strong"
+    dataset = Dataset(recorded)
+    dataset.metadata = {**dataset.metadata, "name": "ball-balance"}
+    config = TrainConfig(recorded, tmp_path)
+    made = data_run._new_student(config, dataset)
+    assert (made.config.encoder, made.config.frames, made.config.predicts) == ("fine", 3, "privileged")
+    made = data_run._new_student(replace(config, memory=8, predict=False), dataset)
+    assert (made.config.frames, made.config.predicts) == (1, None)
 
 
 @pytest.mark.parametrize(("looks", "augments"), [("mild", True), ("none", False)])

@@ -322,6 +322,8 @@ def test_a_folder_has_one_list_of_test_sets(config: DistillConfig) -> None:
     message = "is tested on training looks, held-out looks, and with --looks strong that would be held-out"
     with pytest.raises(FolderError, match=message):
         grid("strong", "bc")
+    with pytest.raises(FolderError, match="looks that are called none, not mild; add --looks none"):
+        grid("mild", "bc")
     grid("none", "bc")
 
 

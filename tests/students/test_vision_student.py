@@ -223,6 +223,7 @@ def test_points_are_never_bfloat16() -> None:
         ({"depth_far": 0.0}, "depth_far must be above 0"),
         ({"encoder": "nature"}, "at least 36 x 36"),
         ({"encoder": "points", "images": RGBD, "opponents": True}, "opponents=False"),
+        ({"encoder": "points", "images": ("front/depth", "wrist/depth")}, "needs depth of one camera"),
     ],
 )
 def test_mistakes(settings: dict[str, Any], message: str) -> None:
@@ -521,6 +522,7 @@ def test_config_is_json() -> None:
         {"frames": 2, "memory": 8, "images": RGBD, "head": "gaussian"},
         {"encoder": "points", "images": ("front/depth",), "vector": None},
         {"opponents": True},
+        {"encoder": "fine", "frames": 3, "images": ("front/rgb", "wrist/rgb"), "predicts": "privileged"},
     ],
 )
 def test_onnx_acts_as_torch(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -532,7 +534,9 @@ def test_onnx_acts_as_torch(settings: dict[str, Any], tmp_path: Path) -> None:
     assert made.export_onnx(path) < 1e-5
     assert path.exists()
     inputs = views(4, stack=made.config.frames)
-    asked = {name: inputs[name].numpy() for name in made.config.views}
+    inputs["wrist/rgb"] = 255 - inputs["front/rgb"][..., :8, :, :]
+    config = made.config
+    asked = {name: inputs[name].numpy() for name in config.views if name != config.predicts}
     memory = torch.rand(4, made.config.memory)
     if made.config.memory:
         asked["memory"] = memory.numpy()
@@ -566,6 +570,7 @@ def test_sb3_fine_tunes_a_student() -> None:
     camera = CameraConfig("front", 16, 16, ("rgb", "depth"))
     task = Reach(4, cameras=[camera], threads=1)
     settings: dict[str, Any] = {"hidden": (16,), "critic_hidden": (8,), "critic_view": "student"}
+    settings["predicts"] = "privileged"  # what SB3 needs nothing of
     config = VisionConfig(images=RGBD, precision="float32", init_std=0.2, **settings)
     made = VisionStudent.of_task(config, task)
     assert made.critic is not None
@@ -586,6 +591,7 @@ def test_sb3_fine_tunes_a_student() -> None:
     torch.testing.assert_close(
         model.policy.predict_values(tensors)[:, 0], made(obs_dict, made.start(4)).value, atol=1e-4, rtol=1e-5
     )
+    assert not any("predictor" in name for name, _ in model.policy.named_parameters())
     model.learn(32)
     assert model._n_updates == 2
     stem = model.policy.features_extractor.student.encoders[0].convolutions[0].weight

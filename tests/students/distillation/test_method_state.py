@@ -36,7 +36,7 @@ def test_looks_pictures_and_noise_of_a_real_task_go_on(new_student: Any) -> None
             8, threads=1, cameras=cameras, visuals=VisualRandomization.strong(), view_noise={"policy": 0.1}
         )
         images = tuple(f"{name}/{what}" for name in ("front", "wrist") for what in ("rgb", "depth"))
-        student = new_student(task, images=images, memory=4, frames=2)
+        student = new_student(task, images=images, memory=4, frames=2, predicts="privileged")
         learning = LearningConfig(batch_size=24, sequence_length=4, burn_in=1, threads=1)
         config = DaggerConfig(Budget(frames=8 * 80), learning, rollout_steps=20, updates=2, buffer_frames=400)
         return Dagger(task, Still(), student, config, seed=0)
