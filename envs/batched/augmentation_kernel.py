@@ -55,24 +55,21 @@ def _mean_colour(image: Array, sums: Array, mean: Array) -> None:
 
 @kernel
 def _map_colours(
-    image: Array, box: Array, colour_map: Array, lift: float, factors: Array, padded: Array, out: Array
+    image: Array, colour_map: Array, lift: float, factors: Array, padded: Array, out: Array
 ) -> None:
-    """Multiply the colours inside a box by a matrix, and add `lift`.
+    """Multiply the colours by a matrix, and add `lift`.
 
     ``factors`` (5, 3 w) and ``padded`` (3 w + 4, finite numbers) are room to work in.
     """
-    height, bytes_ = image.shape
-    first_row, end_row, first, end = _inside(box, height, bytes_ // 3)
-    count = 3 * max(end - first, 0)
+    height, count = image.shape
     # The colours of byte x's pixel are in the bytes x - 2 to x + 2; those of other pixels count 0 times.
     for x in range(count):
         for k in range(5):
             other = x % 3 + k - 2
             factors[k, x] = colour_map[x % 3, other] if 0 <= other < 3 else np.float32(0.0)
     rounded = np.float32(lift + 0.5)
-    for y in range(first_row, end_row):
-        # Loops from 0 over slices are what the compiler makes vector instructions of.
-        row, target = image[y, 3 * first : 3 * first + count], out[y, 3 * first : 3 * first + count]
+    for y in range(height):
+        row, target = image[y], out[y]
         for x in range(count):
             padded[x + 2] = row[x]
         for x in range(count):
@@ -104,7 +101,6 @@ def _fill(image: Array, box: Array, colour: Array) -> None:
 def augment(
     images: Array,
     offsets: Array,
-    areas: Array,
     maps: Array,
     lifts: Array,
     boxes: Array,
@@ -118,9 +114,8 @@ def augment(
     Args:
         images: uint8 ``(n, height, 3 * width)``.
         offsets: int64 ``(n, 2)``: the pixel at (y, x) is then what was at (y, x) + offset; borders repeat.
-        areas: float32 ``(a, n, 4)``: boxes of colour maps, of which the later ones win.
-        maps: float32 ``(a, n, 3, 3)``: colours are multiplied by it.
-        lifts: float32 ``(a, n, 3)``: times the image's mean red, green and blue, their sum is added to all.
+        maps: float32 ``(n, 3, 3)``: colours are multiplied by it.
+        lifts: float32 ``(n, 3)``: times the image's mean red, green and blue, their sum is added to all.
         boxes: float32 ``(c, n, 4)``: boxes that are filled in the end.
         fills: float32 ``(c, n, 3)``: with which colours, 0 to 255.
         out: uint8 ``(n, height, 3 * width)``.
@@ -135,8 +130,7 @@ def augment(
     for i in range(n):
         _shift(images[i], offsets[i, 0], offsets[i, 1], moved)
         _mean_colour(moved, sums, mean)
-        for a in range(len(areas)):
-            lift = lifts[a, i, 0] * mean[0] + lifts[a, i, 1] * mean[1] + lifts[a, i, 2] * mean[2]
-            _map_colours(moved, areas[a, i], maps[a, i], lift, factors, padded, out[i])
+        lift = lifts[i, 0] * mean[0] + lifts[i, 1] * mean[1] + lifts[i, 2] * mean[2]
+        _map_colours(moved, maps[i], lift, factors, padded, out[i])
         for c in range(len(boxes)):
             _fill(out[i], boxes[c, i], fills[c, i])

@@ -22,7 +22,6 @@ from tutelage.envs.batched.picture_operations import (
     map_colours,
     reach,
     shift,
-    within,
 )
 
 _AT_ONCE = 32  # images on a CPU, so that all steps find them in its cache: three times as fast as 256
@@ -53,8 +52,6 @@ class ImageAugmentation:
         hue: rotation of colours about the grey axis, in turns to either side: 1/3 makes red green.
         swap: probability that green and blue are exchanged: grey stays grey and red stays red, green becomes
             blue and orange pink. Tells what is red from what has the other colours that a camera never saw.
-        patches: how many rectangles of each image have brightness, contrast, saturation, hue and swap of
-            their own, so that one thing differs from the others; their sides are up to those of the image.
         noise: standard deviation of Gaussian noise, in levels of 255.
         cutouts: how many rectangles of one random colour (0 in depth) are put into each image (Laskin et al.
             2020, "Reinforcement Learning with Augmented Data").
@@ -75,7 +72,6 @@ class ImageAugmentation:
     saturation: float = 0.0
     hue: float = 0.0
     swap: float = 0.0
-    patches: int = 0
     noise: float = 0.0
     cutouts: int = 0
     cutout_size: float = 0.3
@@ -84,7 +80,7 @@ class ImageAugmentation:
     depth_step: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("shift", "patches", "cutouts"):
+        for name in ("shift", "cutouts"):
             if not isinstance(getattr(self, name), int):
                 raise ValueError(f"{name} must be a whole number, not {getattr(self, name)}")
         for field in fields(self):
@@ -124,7 +120,7 @@ class ImageAugmentation:
     def unseen_looks() -> ImageAugmentation:
         """For students that are to know looks which no training shows; takes a single pass on a CPU.
 
-        Shifts and colours alone: patches and cutouts are as large as what is to be found in the image.
+        Shifts and colours alone: cutouts are as large as what is to be found in the image.
         """
         return ImageAugmentation(shift=4, brightness=0.5, contrast=0.4, saturation=0.7, hue=0.03, swap=0.5)
 
@@ -181,30 +177,21 @@ class ImageAugmentation:
         """All that is drawn once an image."""
         most, device = self.shift, generator.device
         offsets = torch.randint(-most, most + 1, (n, 2), generator=generator, device=device)
-        whole = torch.tensor((0.0, height, 0.0, width), device=device).expand(n, 4)
-        areas = [
-            (self._boxes(n, height, width, 1.0, generator) if i else whole, *self._colours(n, generator))
-            for i in range(1 + self.patches)
-        ]
+        maps, lifts = self._colours(n, generator)
         cuts = [
-            (self._boxes(n, height, width, self.cutout_size, generator), _uniform(n, 3, generator))
-            for _ in range(self.cutouts)
+            (self._boxes(n, height, width, generator), _uniform(n, 3, generator)) for _ in range(self.cutouts)
         ]
-        boxes, maps, lifts = (torch.stack(column, 1) for column in zip(*areas, strict=True))
         holes, fills = torch.zeros(n, 0, 4, device=device), torch.zeros(n, 0, 3, device=device)
         if cuts:
             holes, fills = (torch.stack(column, 1) for column in zip(*cuts, strict=True))
-        return _Draws(offsets, _uniform(n, 3, generator), boxes, maps, lifts, holes, fills)
+        return _Draws(offsets, _uniform(n, 3, generator), maps, lifts, holes, fills)
 
     def _rgb(self, images: Tensor, draws: _Draws, generator: Generator) -> Tensor:
         images = shift(images, draws.offsets) if self.shift else images
         planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         if self.blur:
             planes = blur(planes, self.blur * draws.shares[:, 0], reach(self.blur))
-        mapped = [map_colours(planes, draws.maps[:, i], draws.lifts[:, i]) for i in range(1 + self.patches)]
-        planes = mapped[0]
-        for i, inside in enumerate(mapped[1:], 1):
-            planes = torch.where(within(planes, draws.boxes[:, i]), inside, planes)
+        planes = map_colours(planes, draws.maps, draws.lifts)
         if self.noise:
             planes = _noisy(planes, self.noise * draws.shares[:, 1], generator)
         for i in range(self.cutouts):
@@ -240,9 +227,9 @@ class ImageAugmentation:
         swapped = _uniform(n, 1, generator)[:, :, None] < self.swap
         return torch.where(swapped, maps[:, [0, 2, 1]], maps), lifts
 
-    def _boxes(self, n: int, height: int, width: int, size: float, generator: Generator) -> Tensor:
-        """Random rectangles, (top, bottom, left, right), in pixels, of sides up to a share of the image's."""
-        unit = _uniform(n, 4, generator)
+    def _boxes(self, n: int, height: int, width: int, generator: Generator) -> Tensor:
+        """Random rectangles, (top, bottom, left, right), in pixels, of sides up to `cutout_size`."""
+        unit, size = _uniform(n, 4, generator), self.cutout_size
         y, x = unit[:, 0] * height, unit[:, 1] * width
         tall, wide = size / 2 * height * unit[:, 2], size / 2 * width * unit[:, 3]
         return torch.stack([y - tall, y + tall, x - wide, x + wide], 1)
@@ -254,14 +241,12 @@ class _Draws(NamedTuple):
     Attributes:
         offsets: of the shift, int64 ``(N, 2)``.
         shares: of the largest blur, noise and share of lost pixels, ``(N, 3)``.
-        boxes, maps, lifts: areas with colours of their own, the first of them the whole image, ``(N, A, 4)``,
-            and `map_colours`' arguments.
+        maps, lifts: `map_colours`' arguments.
         holes, fills: cut-outs ``(N, C, 4)``, and their colours from 0 to 1, ``(N, C, 3)``.
     """
 
     offsets: Tensor
     shares: Tensor
-    boxes: Tensor
     maps: Tensor
     lifts: Tensor
     holes: Tensor
@@ -276,7 +261,7 @@ def _in_one_pass(images: Tensor, draws: _Draws) -> Tensor:
     """Shift, colours and cut-outs of RGB on a CPU."""
     from tutelage.envs.batched.augmentation_kernel import augment
 
-    def by_area(column: Tensor) -> NDArray[np.float32]:
+    def by_hole(column: Tensor) -> NDArray[np.float32]:
         return column.transpose(0, 1).contiguous().numpy()
 
     images = images.contiguous()
@@ -284,11 +269,10 @@ def _in_one_pass(images: Tensor, draws: _Draws) -> Tensor:
     augment(
         images.flatten(2).numpy(),
         draws.offsets.numpy(),
-        by_area(draws.boxes),
-        by_area(draws.maps),
-        by_area(draws.lifts),
-        by_area(draws.holes),
-        by_area(255 * draws.fills),
+        draws.maps.contiguous().numpy(),
+        draws.lifts.contiguous().numpy(),
+        by_hole(draws.holes),
+        by_hole(255 * draws.fills),
         out.flatten(2).numpy(),
     )
     return out

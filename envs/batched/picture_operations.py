@@ -101,12 +101,8 @@ def cut_out(planes: Tensor, boxes: Tensor, colours: Tensor) -> Tensor:
         boxes: top, bottom, left, right in pixels, ``(N, 4)``; filled are pixels whose centre is inside.
         colours: ``(N, C)``.
     """
-    return torch.where(within(planes, boxes), colours[:, :, None, None], planes)
-
-
-def within(planes: Tensor, boxes: Tensor) -> Tensor:
-    """Which pixels have their centre in boxes ``(N, 4)``, see `cut_out`: bool ``(N, 1, H, W)``."""
     y = torch.arange(planes.shape[2], device=planes.device)[:, None] + 0.5
     x = torch.arange(planes.shape[3], device=planes.device) + 0.5
     top, bottom, left, right = boxes[:, :, None, None].unbind(1)
-    return ((y > top) & (y < bottom) & (x > left) & (x < right))[:, None]
+    inside = ((y > top) & (y < bottom) & (x > left) & (x < right))[:, None]
+    return torch.where(inside, colours[:, :, None, None], planes)

@@ -225,7 +225,6 @@ def test_wrong_images_are_refused(images, message):
         ("shift", -2),
         ("depth_noise", 0.6),
         ("blur", math.inf),
-        ("patches", 1.5),
     ],
 )
 def test_wrong_amounts_are_refused(name, value):
@@ -242,11 +241,10 @@ def test_one_pass_is_the_same_as_step_by_step():
         saturation=0.8,
         hue=0.2,
         swap=0.5,
-        patches=2,
         cutouts=2,
         cutout_size=0.6,
     )
-    for changes in ({}, {"cutouts": 0, "patches": 0}, {"shift": 0}, {"shift": 30}):
+    for changes in ({}, {"cutouts": 0}, {"shift": 0}, {"shift": 30}):
         some = replace(augment, **changes)
         whole = some(rgb(), generator())
         n, height, width = rgb().shape[:3]
@@ -303,20 +301,12 @@ def test_kernel_fills_pixels_whose_centre_is_inside():
     image, out = np.zeros((1, 4, 15), np.uint8), np.empty((1, 4, 15), np.uint8)
     box = np.array([[[0.6, 3.4, 2.5, 9.0]]], np.float32)
     colour = np.array([[[10.4, 20.6, 255.0]]], np.float32)
-    whole, same = np.array([[[0, 4, 0, 5]]], np.float32), np.eye(3, dtype=np.float32)[None, None]
-    no_lift, no_offset = np.zeros((1, 1, 3), np.float32), np.zeros((1, 2), np.int64)
-    kernel(image, no_offset, whole, same, no_lift, box, colour, out)
+    same, no_lift, no_offset = (
+        np.eye(3, dtype=np.float32)[None],
+        np.zeros((1, 3), np.float32),
+        np.zeros((1, 2), np.int64),
+    )
+    kernel(image, no_offset, same, no_lift, box, colour, out)
     expected = np.zeros((4, 5, 3), np.uint8)
     expected[1:3, 3:] = (10, 21, 255)
     np.testing.assert_array_equal(out[0].reshape(4, 5, 3), expected)
-
-
-def test_a_patch_has_colours_of_its_own():
-    images = torch.full((200, 12, 10, 3), 100, dtype=torch.uint8)
-    after = ImageAugmentation(brightness=0.5, patches=1)(images, generator())[..., 0].flatten(1)
-    colours = torch.tensor([len(image.unique()) for image in after])
-    assert colours.max() == 2
-    # the others have a patch between pixels, or of nearly the same brightness
-    assert (colours == 2).float().mean() > 0.7
-    assert after.min() < 60
-    assert after.max() > 140
