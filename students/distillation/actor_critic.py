@@ -19,7 +19,7 @@ from tutelage.students.distillation.frames import FrameBuffer
 from tutelage.students.distillation.method import DistillationMethod, MethodConfig
 from tutelage.students.distillation.ppo import PPOConfig, Terms, adapted_rate, gae, log_prob, ppo_terms
 from tutelage.students.threads import torch_threads
-from tutelage.students.vision_config import STUDENT_VIEW, unknown
+from tutelage.students.vision_config import STUDENT_VIEW
 from tutelage.students.vision_student import Heads, StudentState
 from tutelage.teachers.experts import Advice
 
@@ -82,7 +82,7 @@ class ActorCritic(DistillationMethod):
         config: ActorCriticConfig,
         seed: int,
     ) -> None:
-        check_actor_critic(student, task)
+        check_actor_critic(student)
         check_augmentation(student, config.learning)
         super().__init__(task, expert, student, config, seed)
         self.expert, self.ppo = expert, config.ppo
@@ -315,11 +315,11 @@ def discount(ppo: PPOConfig, expert: object) -> float:
     return GAMMA if found is None else float(found)
 
 
-def check_actor_critic(student: VisionStudent, task: VecTask) -> None:
+def check_actor_critic(student: VisionStudent) -> None:
     """Make sure that a student can learn from rewards.
 
     Raises:
-        ValueError: when it has no distribution of actions, no critic, or one whose view is not there.
+        ValueError: when it has no distribution of actions, or no critic.
     """
     check_head(student)
     if student.config.critic_view is None:
@@ -327,12 +327,6 @@ def check_actor_critic(student: VisionStudent, task: VecTask) -> None:
             "reinforcement learning needs a critic: make the student with critic_view='privileged', or "
             "another vector of the task, or critic_view='student', what the student itself sees"
         )
-    for view in student.config.vectors:
-        if view not in task.obs_dict:
-            raise ValueError(
-                f"the student or its critic sees a view that {type(task).__name__} does not show: "
-                f"{unknown('view', view, list(task.obs_dict))}"
-            )
 
 
 def check_augmentation(student: VisionStudent, learning: LearningConfig) -> None:

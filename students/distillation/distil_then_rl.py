@@ -142,7 +142,7 @@ class DistilThenRL(DaggerValue):
     def __init__(
         self, task: VecTask, expert: Expert, student: VisionStudent, config: DistilThenRLConfig, seed: int
     ) -> None:
-        check_actor_critic(student, task)
+        check_actor_critic(student)
         super().__init__(task, expert, student, config.distillation, seed)
         self.parts = config
         self.learner = PartLearner(student, config.learning, self.generator, 0.0, config.distil_share)

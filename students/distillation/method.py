@@ -15,6 +15,7 @@ from tutelage.students.distillation.frames import FrameBuffer
 from tutelage.students.distillation.learner import Learner, LearningConfig
 from tutelage.students.distillation.progress import Budget, DistillationResult, Ledger, OnProgress
 from tutelage.students.distillation.roll_out import RollOut
+from tutelage.students.vision_config import unknown
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.vec_task import VecTask
@@ -68,7 +69,7 @@ class DistillationMethod(ABC):
         rolling: the episodes that are under way.
 
     Raises:
-        ValueError: when expert or student do not fit the task.
+        ValueError: when expert or student, what it predicts or its critic do not fit the task.
     """
 
     def __init__(
@@ -84,6 +85,12 @@ class DistillationMethod(ABC):
         self.learner = Learner(student, config.learning, self.generator)
         self.ledger = Ledger(config.budget, task.num_actions, task.device)
         self.rolling = RollOut(task, expert, student)
+        for view in student.config.vectors:
+            if view not in task.obs_dict:
+                raise ValueError(
+                    "the student predicts, or its critic sees, a view that "
+                    f"{type(task).__name__} does not show: {unknown('view', view, list(task.obs_dict))}"
+                )
 
     @abstractmethod
     def round(self) -> float:

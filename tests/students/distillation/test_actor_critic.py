@@ -395,9 +395,9 @@ def test_pictures_are_augmented_once(slider: Any, new_student: Any) -> None:
 def test_what_cannot_learn_from_rewards(slider: Any, new_student: Any) -> None:
     task = slider(num_envs=2)
     with pytest.raises(ValueError, match="head='gaussian'"):
-        check_actor_critic(new_student(task, critic_view="privileged"), task)
+        check_actor_critic(new_student(task, critic_view="privileged"))
     with pytest.raises(ValueError, match=r"needs a critic: .*critic_view='privileged'"):
-        check_actor_critic(new_student(task, head="gaussian"), task)
+        check_actor_critic(new_student(task, head="gaussian"))
     shapes = {"front/rgb": (32, 32, 3), "policy": (1,), "privilege": (2,)}
     other = VisionStudent(VisionConfig(head="gaussian", critic_view="privilege"), shapes, 1)
     with pytest.raises(ValueError, match=r"Slider does not show: .*did you mean 'privileged'"):

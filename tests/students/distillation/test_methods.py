@@ -23,6 +23,7 @@ from tutelage.students.distillation.dagger_value import DaggerValueConfig
 from tutelage.students.distillation.frames import FrameBuffer
 from tutelage.students.distillation.learner import DEVIATION, LABEL, Learner
 from tutelage.students.distillation.progress import Ledger
+from tutelage.students.vision_student import VisionConfig, VisionStudent
 
 LEARNING = LearningConfig(batch_size=64, sequence_length=6, burn_in=0, threads=1, learning_rate=2e-3)
 CONFIGS: dict[str, Any] = {
@@ -287,6 +288,11 @@ def test_what_does_not_fit_is_refused(slider: Any, expert: Any, new_student: Any
     blind = slider(num_envs=2, modalities=("depth",))
     with pytest.raises(ValueError, match="a view that Slider does not show: unknown view 'front/rgb'"):
         distil_(blind, expert, student, config, 0)
+    foresees = VisionStudent(
+        VisionConfig(predicts="privilege"), {"front/rgb": (32, 32, 3), "policy": (1,), "privilege": (2,)}, 1
+    )
+    with pytest.raises(ValueError, match=r"predicts, .* that Slider does not show: .*mean 'privileged'"):
+        distil_(task, expert, foresees, config, 0)
     with pytest.raises(ValueError, match="a ring of 1 frames holds no step of 2"):
         distil_(task, expert, student, replace(config, buffer_frames=1), 0)
 
