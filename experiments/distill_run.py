@@ -153,8 +153,8 @@ class StudentRun:
     """One cell: a student of one method and one seed.
 
     Args:
-        config: with all that preset and task decide filled in, see `tutelage.experiments.distill.checked`,
-            and one method.
+        config: with all that preset and task decide filled in, see
+            `tutelage.experiments.distill_checks.checked`, and one method.
         seed: of everything but the evaluations.
         folder: METHOD/seed-K in the folder of the grid.
     """

@@ -12,7 +12,8 @@ import torch
 from rich.console import Console
 
 from tutelage.experiments import distill_run
-from tutelage.experiments.distill import DistillConfig, checked, distill, make_task, only
+from tutelage.experiments.distill import DistillConfig, distill, make_task, only
+from tutelage.experiments.distill_checks import checked
 from tutelage.experiments.distill_expert import make_expert
 from tutelage.experiments.distill_grid import DistillGrid
 from tutelage.experiments.distill_methods import METHODS

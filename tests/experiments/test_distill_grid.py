@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tutelage.experiments.distill import DistillConfig, checked, distill, only
+from tutelage.experiments.distill import DistillConfig, distill, only
+from tutelage.experiments.distill_checks import checked
 from tutelage.experiments.distill_expert import expert_description, make_expert
 from tutelage.experiments.distill_grid import DistillGrid
 from tutelage.experiments.distill_results import read_distillation
