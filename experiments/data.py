@@ -45,8 +45,8 @@ class RecordConfig:
     """What each camera takes."""
     size: int = 64
     """Width and height of the pictures in pixels."""
-    looks: Literal["none", "mild", "strong", "held-out", "beyond"] | None = None
-    """How much looks differ; default: strong, or what the task allows."""
+    looks: Literal["auto", "none", "mild", "strong", "held-out", "beyond"] = "auto"
+    """How much looks differ; auto: strong, or what the task allows."""
     num_envs: int = 128
     """Environments at once."""
     chunk_frames: int = 2048
@@ -114,8 +114,8 @@ class TrainConfig:
     """Whether it answers with actions or with their distribution."""
     loss: str = "huber"
     """huber, mse, kl (of distributions) or sigma (weighted by the expert's deviations)."""
-    augment: Literal["none", "shift", "strong"] | None = None
-    """How pictures are changed at random while learning, as in `tutelage distill`; default: strong, or none
+    augment: Literal["auto", "none", "shift", "strong"] = "auto"
+    """How pictures are changed at random while learning, as in `tutelage distill`; auto: strong, or none
     where the data have the model's own looks."""
     episodes: int = 256
     """Episodes of each evaluation at the end; 0: no evaluation, no simulation."""

@@ -82,7 +82,7 @@ def _record_task(config: RecordConfig) -> VecTask:
 
 def _looks(config: RecordConfig) -> str:
     """Looks that are recorded."""
-    return config.looks or LOOKS.get(config.task, "strong")
+    return LOOKS.get(config.task, "strong") if config.looks == "auto" else config.looks
 
 
 def _make_task(
@@ -127,7 +127,9 @@ def train_on(config: TrainConfig) -> dict[str, Any]:
     """
     dataset = Dataset(config.data)
     _check_training(config, dataset)
-    augment = config.augment or ("none" if dataset.metadata.get("looks") == "none" else "strong")
+    augment: str = config.augment
+    if augment == "auto":
+        augment = "none" if dataset.metadata.get("looks") == "none" else "strong"
     learning = LearningConfig(loss=config.loss, augmentation=AUGMENTATIONS[augment])
     settings = CloningConfig(config.updates, None, learning, buffer_frames=config.buffer_frames)
     student = _new_student(config, dataset)

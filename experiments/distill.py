@@ -107,8 +107,8 @@ class DistillConfig:
     """Cameras of the model, one or more; default: what suits the task."""
     size: int = 64
     """Width and height of the pictures in pixels."""
-    looks: Literal["none", "mild", "strong"] | None = None
-    """How much looks differ in training; default: strong, or what the task allows. Evaluation is on held-out
+    looks: Literal["auto", "none", "mild", "strong"] = "auto"
+    """How much looks differ in training; auto: strong, or what the task allows. Evaluation is on held-out
     ones too. Methods are compared on held-out looks, but with none and mild, of students that see no other
     colours, on those of the training."""
     frames: int | None = None
@@ -140,10 +140,10 @@ class DistillConfig:
     loss: str | None = None
     """huber, mse, kl (of distributions) or sigma (weighted by the expert's deviations), of methods that learn
     from labels; default: the method's."""
-    augment: Literal["none", "shift", "strong"] | None = None
+    augment: Literal["auto", "none", "shift", "strong"] = "auto"
     """Change pictures at random while learning: shift them by up to four pixels; strong: also change their
     colours, so that colours never seen in training do not pass for the goal; the
-    frames of a stack or of a memory's sequence alike. Default: strong; none with --looks none, and for
+    frames of a stack or of a memory's sequence alike. auto: strong; none with --looks none, and for
     methods that learn from rewards, which take neither stack nor memory with it."""
     episodes: int | None = None
     """Episodes of an evaluation at the end; default: the preset's."""
@@ -202,7 +202,7 @@ class DistillConfig:
     @property
     def training_looks(self) -> str:
         """Looks that the student learns from."""
-        return self.looks or LOOKS.get(self.task, "strong")
+        return LOOKS.get(self.task, "strong") if self.looks == "auto" else self.looks
 
     @property
     def chosen_encoder(self) -> Encoder:

@@ -95,7 +95,9 @@ def method_settings(config: DistillConfig, method: str) -> Any:
     """
     card = METHODS[method]
     settings = card.load()[1](budget=Budget(**config.budget), **card.settings)
-    augment = config.augment or ("strong" if card.augments and config.training_looks != "none" else "none")
+    augment: str = config.augment
+    if augment == "auto":
+        augment = "strong" if card.augments and config.training_looks != "none" else "none"
     learning = replace(
         settings.learning,
         augmentation=AUGMENTATIONS[augment],
