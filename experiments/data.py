@@ -103,7 +103,7 @@ class TrainConfig:
     """The student's image encoder; default: what suits the task. Of RGB it is shown opponent colours too, as
     in `tutelage distill`."""
     fusion: Literal["early", "late"] = "late"
-    """late: an encoder for each camera, frames one by one; early: all are channels of one input."""
+    """late: an encoder for each camera; early: all images are channels of one input."""
     stack: int | None = None
     """Pictures that it sees at once; default: 1, or what the task needs."""
     memory: int = 0

@@ -123,7 +123,7 @@ class DistillConfig:
     memory: int = 0
     """Units of the student's recurrent memory; 0: none."""
     fusion: Literal["early", "late"] = "late"
-    """late: an encoder for each camera, frames one by one; early: all are channels of one input."""
+    """late: an encoder for each camera; early: all images are channels of one input."""
     encoder: Literal["fast", "fine", "nature", "impala", "points"] | None = None
     """The student's image encoder; default: what suits the task, fast or, for small things among many others,
     fine. points is a PointNet of one camera's depth, for GPUs: on a CPU it learns some fifty times as slowly

@@ -35,7 +35,7 @@ PRESETS = {
 }
 """quick: minutes on two CPU cores; standard: a workstation's night; paper: a GPU, and 10 seeds."""
 
-QUICK_FRAMES = {"reach": 80_000, "ball-balance": 96_000}
+QUICK_FRAMES = {"reach": 80_000, "ball-balance": 64_000}
 """Frames of a student's training in the preset ``quick``; others take `DEFAULT_FRAMES`."""
 
 DEFAULT_FRAMES = 400_000

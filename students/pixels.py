@@ -52,7 +52,6 @@ def to_pixels(
     depth_far: float,
     kind: torch.dtype,
     opponents: bool = False,
-    apart: bool = False,
 ) -> Tensor:
     """Pixels from 0 to 255, ``(n, channels, height, width)``: the channels of one image after another.
 
@@ -67,14 +66,13 @@ def to_pixels(
         depth_far: metres that become 255; depth beyond counts as this.
         kind: floating-point type of the pixels.
         opponents: whether the three channels of each RGB image are followed by `opponent_colours`.
-        apart: stacked frames are rows, ``(n * frames, channels, height, width)``, not channels.
 
     Raises:
         ValueError: for another shape or type.
     """
     parts: list[Tensor] = []
     for name in images:
-        part = _channels_last(name, inputs[name], shapes[name], frames, apart)
+        part = _channels_last(name, inputs[name], shapes[name], frames)
         if part.dtype != torch.uint8:
             part = part.float().clamp(0.0, float(depth_far)) * (PIXEL_MAX / depth_far)
         parts.append(part)
@@ -116,8 +114,8 @@ def _joined_with_opponents(parts: Sequence[Tensor]) -> Tensor:
     return joined
 
 
-def _channels_last(name: str, image: Tensor, shape: tuple[int, ...], frames: int, apart: bool) -> Tensor:
-    """An image, or a stack, as ``(n, height, width, channels)``; `apart` as ``(n * frames, ...)``."""
+def _channels_last(name: str, image: Tensor, shape: tuple[int, ...], frames: int) -> Tensor:
+    """An image, or a stack, as ``(n, height, width, channels)``."""
     rgb, stacked = len(shape) == 3, frames > 1
     expected = (frames, *shape) if stacked else shape
     if tuple(image.shape[1:]) != expected or rgb != (image.dtype == torch.uint8):
@@ -126,8 +124,6 @@ def _channels_last(name: str, image: Tensor, shape: tuple[int, ...], frames: int
             f"{name!r} is {image.dtype} of shape {tuple(image.shape)}; this student sees {wanted} of shape "
             f"(n, {', '.join(map(str, expected))})"
         )
-    if stacked and apart:
-        image, stacked = image.flatten(0, 1), False
     if rgb:
         return torch.cat(image.unbind(1), -1) if stacked else image
     if not image.dtype.is_floating_point:

@@ -24,10 +24,9 @@ class VisionConfig:
             is RGB-D. Those that are channels of one input are of one size.
         vector: a view beside them, what the robot feels; None for images alone.
         encoder: one of `tutelage.students.encoders.ENCODERS`.
-        fusion: ``early``: all images and frames are channels of one input (Mnih et al. 2015). ``late``: each
-            camera has an encoder of its own, which sees the frames of a stack one by one, and features are
-            joined (Shang et al. 2021, "Reinforcement Learning with Latent Flow", for frames). What moved is
-            then a difference of places, whatever its colour. The same where there is but one image.
+        fusion: of cameras. ``early``: all images are channels of one input. ``late``: each camera has an
+            encoder of its own, and features are joined. The same where there is but one camera. Frames of a
+            stack are channels of one input either way (Mnih et al. 2015).
         frames: how many successive images are stacked, at least 1.
         opponents: give the encoder, beside red, green and blue, how far they are apart; see
             `tutelage.students.pixels.opponent_colours`. Students then tell colours that training never

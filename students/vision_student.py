@@ -124,8 +124,7 @@ class VisionStudent(nn.Module):
             if name not in shapes:
                 raise ValueError(unknown("view", name, list(shapes)))
         self.shapes = {name: tuple(shapes[name]) for name in config.views}
-        at_once = config.frames if config.fusion == "early" else 1  # frames that are channels of one input
-        sizes = [input_size(names, self.shapes, at_once, config.opponents) for names in config.inputs]
+        sizes = [input_size(names, self.shapes, config.frames, config.opponents) for names in config.inputs]
         for view in config.vectors:
             if len(self.shapes[view]) != 1:
                 raise ValueError(f"{view!r} must be a vector, but has shape {self.shapes[view]}")
@@ -137,8 +136,8 @@ class VisionStudent(nn.Module):
                 options = {"fovy": config.fovy, "depth_far": config.depth_far}
             self.encoders = nn.ModuleList(ENCODERS[config.encoder](*size, **options) for size in sizes)
             self.encoders.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            features = sum(encoder.features for encoder in self._encoders) * (config.frames // at_once)
-            inputs = features + (self.shapes[config.vector][0] if config.vector else 0)
+            inputs = sum(encoder.features for encoder in self._encoders)
+            inputs += self.shapes[config.vector][0] if config.vector else 0
             self.gru = nn.GRUCell(inputs, config.memory) if config.memory else None
             self.actor = _mlp(inputs + config.memory, config.hidden, num_actions)
             with torch.no_grad():
@@ -279,15 +278,15 @@ class VisionStudent(nn.Module):
         return torch.cat([*parts, vector], 1)
 
     def _encode(self, encoder: Encoder, names: tuple[str, ...], inputs: Mapping[str, Tensor]) -> Tensor:
-        """Features of what an encoder sees, ``(n, features)``; of frames one by one, oldest first."""
-        low, config, late = self.computes_bfloat16, self.config, self.config.fusion == "late"
+        """Features of what an encoder sees, ``(n, features)``."""
+        low, config = self.computes_bfloat16, self.config
         kind = torch.bfloat16 if low else torch.float32
         pixels = to_pixels(
-            names, inputs, self.shapes, config.frames, config.depth_far, kind, config.opponents, apart=late
+            names, inputs, self.shapes, config.frames, config.depth_far, kind, config.opponents
         )
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=low):
             features: Tensor = encoder(pixels)
-        return features.unflatten(0, (-1, config.frames)).flatten(1) if late else features
+        return features
 
     @property
     def _encoders(self) -> Sequence[Encoder]:
