@@ -48,7 +48,7 @@ fixed to the hand, shows how to go on from there.
 """
 
 ENCODERS: dict[str, Encoder] = {"reach": "fast"}
-"""Encoders of students of tasks that need no `fine` one, which takes half as long again."""
+"""Encoders of students of tasks that need no `fine` one, which takes two fifths longer."""
 
 LOOKS = {"ball-balance": "mild"}
 """How much looks differ in training, where not as ``strong``: a ball four pixels wide, of any colour on any

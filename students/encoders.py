@@ -143,7 +143,7 @@ class FineEncoder(FastEncoder):
 
         3x3 / 2, 16, ReLU -> 3x3 / 2, 32, ReLU -> 3x3 / 2, 48, ReLU -> as `FastEncoder` goes on
 
-    Takes half as long again (`tutelage bench distill`). Of where a ball four pixels wide is, of any colour on
+    Takes two fifths longer (`tutelage bench distill`). Of where a ball four pixels wide is, of any colour on
     plates of any texture, it learns far more in as many gradient steps.
 
     Args:
