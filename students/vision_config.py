@@ -30,8 +30,8 @@ class VisionConfig:
         frames: how many successive images are stacked, at least 1.
         opponents: give the encoder, beside red, green and blue, how far they are apart; see
             `tutelage.students.pixels.opponent_colours`. Students then tell colours that training never
-            showed; training takes a tenth longer, acting two thirds (`tutelage bench distill`, 2 cores). Not
-            for ``points``.
+            showed; training takes a sixth longer with this and `predicts`, acting three fifths (`tutelage
+            bench distill`, 2 cores). Not for ``points``.
         memory: units of a GRU (Cho et al. 2014) between encoder and head; 0 for none.
         hidden: widths of the head's hidden layers (ELU).
         head: ``deterministic``, or ``gaussian`` with a standard deviation that does not depend on what is
