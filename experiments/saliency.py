@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tutelage.envs.batched.vec_task import VecTask
-    from tutelage.students.vision_student import StudentState, VisionStudent
+    from tutelage.students.student_state import StudentState
+    from tutelage.students.vision_student import VisionStudent
 
 BLUR, MASK = 3 / 80, 5 / 80  # standard deviations, in shares of the height: the paper's 3 and 5 pixels of 80
 STRIDE = 4  # pixels between places; the paper's is 5

@@ -18,9 +18,9 @@ from torch import Tensor
 from tutelage.students.distillation.frames import FrameBuffer
 from tutelage.students.distillation.method import DistillationMethod, MethodConfig
 from tutelage.students.distillation.ppo import PPOConfig, Terms, adapted_rate, gae, log_prob, ppo_terms
+from tutelage.students.student_state import Heads, StudentState
 from tutelage.students.threads import torch_threads
 from tutelage.students.vision_config import STUDENT_VIEW
-from tutelage.students.vision_student import Heads, StudentState
 from tutelage.teachers.experts import Advice
 
 if TYPE_CHECKING:

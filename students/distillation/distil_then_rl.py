@@ -21,7 +21,8 @@ from tutelage.students.distillation.progress import Budget, DistillationResult, 
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.vec_task import Observations, VecTask
-    from tutelage.students.vision_student import Heads, VisionStudent
+    from tutelage.students.student_state import Heads
+    from tutelage.students.vision_student import VisionStudent
     from tutelage.teachers.experts import Advice, Expert
 
 

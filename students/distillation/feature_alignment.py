@@ -17,7 +17,8 @@ from tutelage.students.distillation.progress import DistillationResult, OnProgre
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.vec_task import VecTask
-    from tutelage.students.vision_student import StudentState, VisionStudent
+    from tutelage.students.student_state import StudentState
+    from tutelage.students.vision_student import VisionStudent
     from tutelage.teachers.experts import Expert
 
 VIEW, TRUST = "head/view", "head/trust"

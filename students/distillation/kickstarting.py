@@ -19,7 +19,8 @@ from tutelage.teachers.expert_router import ExpertRouter
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.vec_task import Observations, VecTask
-    from tutelage.students.vision_student import Heads, VisionStudent
+    from tutelage.students.student_state import Heads
+    from tutelage.students.vision_student import VisionStudent
     from tutelage.teachers.experts import Advice, Expert
 
 WEIGHTS = (1e-3, 1e3)  # between which the adaptive weight stays

@@ -18,7 +18,8 @@ from tutelage.students.vision_config import camera_of
 if TYPE_CHECKING:
     from tutelage.envs.batched.image_augmentation import ImageAugmentation
     from tutelage.students.distillation.frames import FrameBuffer
-    from tutelage.students.vision_student import StudentState, VisionStudent
+    from tutelage.students.student_state import StudentState
+    from tutelage.students.vision_student import VisionStudent
 
 LABEL, DEVIATION = "expert/mean", "expert/std"
 """Fields of the ring that hold the expert's means (as the loss wants them) and standard deviations."""

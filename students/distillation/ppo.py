@@ -16,7 +16,7 @@ from torch import Tensor
 from tutelage.students.distillation.losses import gaussian_kl
 
 if TYPE_CHECKING:
-    from tutelage.students.vision_student import Heads
+    from tutelage.students.student_state import Heads
 
 RATES = (1e-5, 1e-2)  # between which the learning rate follows the KL divergence
 

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from tutelage.envs.state import StateDict
-from tutelage.students.vision_student import StudentState
+from tutelage.students.student_state import StudentState
 from tutelage.teachers.experts import check_expert, unknown
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from torch import Tensor
 from tutelage.envs.state import StateError
 from tutelage.students.onnx_export import run_onnx
 from tutelage.students.pixels import input_size, opponent_colours, to_pixels
+from tutelage.students.student_state import StudentState
 from tutelage.students.vision_config import VisionConfig, vision_config_from_json
-from tutelage.students.vision_student import StudentState, VisionStudent
+from tutelage.students.vision_student import VisionStudent
 
 SHAPES = {
     "front/rgb": (16, 16, 3),

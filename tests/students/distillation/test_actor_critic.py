@@ -13,7 +13,8 @@ from tutelage.students.distillation.asymmetric_ppo import AsymmetricPPO, Asymmet
 from tutelage.students.distillation.learner import LearningConfig
 from tutelage.students.distillation.ppo import PPOConfig, adapted_rate, gae, log_prob, ppo_terms
 from tutelage.students.distillation.progress import Budget
-from tutelage.students.vision_student import Heads, VisionConfig, VisionStudent
+from tutelage.students.student_state import Heads
+from tutelage.students.vision_student import VisionConfig, VisionStudent
 
 LEARNING = LearningConfig(batch_size=64, learning_rate=1e-3, threads=1)
 CONFIG = AsymmetricPPOConfig(Budget(frames=100), LEARNING, PPOConfig(rollout_steps=8, epochs=2))

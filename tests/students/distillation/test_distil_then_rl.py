@@ -11,7 +11,8 @@ from tutelage.students.distillation import Budget, LearningConfig, distil_then_r
 from tutelage.students.distillation.distil_then_rl import DistilThenRL, DistilThenRLConfig, FineTuning
 from tutelage.students.distillation.losses import gaussian_kl
 from tutelage.students.distillation.ppo import PPOConfig
-from tutelage.students.vision_student import Heads, VisionStudent
+from tutelage.students.student_state import Heads
+from tutelage.students.vision_student import VisionStudent
 
 LEARNING = LearningConfig(
     loss="kl", batch_size=64, sequence_length=6, burn_in=0, threads=1, learning_rate=2e-3, shard_size=512

@@ -14,7 +14,7 @@ from tutelage.students.distillation.kickstarting import Kickstarting, Kickstarti
 from tutelage.students.distillation.learner import LearningConfig
 from tutelage.students.distillation.ppo import PPOConfig
 from tutelage.students.distillation.progress import Budget
-from tutelage.students.vision_student import Heads
+from tutelage.students.student_state import Heads
 from tutelage.teachers.expert_router import ExpertRouter
 from tutelage.teachers.experts import Advice, ExpertConfig, MLPExpert
 
