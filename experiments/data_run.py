@@ -11,7 +11,13 @@ from tutelage.envs.batched.cameras import CameraConfig
 from tutelage.envs.batched.catalogue import make_vec_task, vec_task_class
 from tutelage.envs.batched.visual_randomization import VisualRandomization
 from tutelage.experiments.distill_expert import EVALUATION_SEED
-from tutelage.experiments.distill_presets import CAMERAS, ENCODERS, LOOKS, MODALITIES, STACKS
+from tutelage.experiments.distill_presets import (
+    CAMERAS,
+    MODALITIES,
+    default_encoder,
+    default_looks,
+    default_stack,
+)
 from tutelage.experiments.distill_run import AUGMENTATIONS
 from tutelage.experiments.event_log import RunLog
 from tutelage.experiments.folders import locked
@@ -82,7 +88,7 @@ def _record_task(config: RecordConfig) -> VecTask:
 
 def _looks(config: RecordConfig) -> str:
     """Looks that are recorded."""
-    return LOOKS.get(config.task, "strong") if config.looks == "auto" else config.looks
+    return default_looks(config.task) if config.looks == "auto" else config.looks
 
 
 def _make_task(
@@ -202,10 +208,10 @@ def _new_student(config: TrainConfig, dataset: Dataset) -> VisionStudent:
     task = dataset.metadata.get("name", "")
     vision = VisionConfig(
         images=images,
-        encoder=config.encoder or ENCODERS.get(task, "fine"),
+        encoder=config.encoder or default_encoder(task),
         fusion=config.fusion,
         opponents=any(len(shapes.get(name, ())) == 3 for name in images),
-        frames=config.stack or (1 if config.memory else STACKS.get(task, 1)),
+        frames=config.stack or default_stack(task, config.memory),
         memory=config.memory,
         predicts="privileged" if config.predict and "privileged" in shapes else None,
         head=config.head,

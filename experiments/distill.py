@@ -19,11 +19,11 @@ import tyro
 
 from tutelage.experiments.distill_presets import (
     DEFAULT_FRAMES,
-    ENCODERS,
-    LOOKS,
     MODALITIES,
     PRESETS,
     QUICK_FRAMES,
+    default_encoder,
+    default_looks,
     held_out_objects,
 )
 
@@ -202,12 +202,12 @@ class DistillConfig:
     @property
     def training_looks(self) -> str:
         """Looks that the student learns from."""
-        return LOOKS.get(self.task, "strong") if self.looks == "auto" else self.looks
+        return default_looks(self.task) if self.looks == "auto" else self.looks
 
     @property
     def chosen_encoder(self) -> Encoder:
         """The student's image encoder."""
-        return self.encoder or ENCODERS.get(self.task, "fine")
+        return self.encoder or default_encoder(self.task)
 
     def decisive(self) -> dict[str, Any]:
         """The fields that decide a cell's results, beside method and seed, as JSON values."""

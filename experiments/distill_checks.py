@@ -8,7 +8,7 @@ from dataclasses import fields
 from tutelage.envs.batched.catalogue import vec_task_class
 from tutelage.experiments.distill import DistillConfig, given_expert, make_task
 from tutelage.experiments.distill_methods import METHODS
-from tutelage.experiments.distill_presets import CAMERAS, MODALITIES, PRESETS, STACKS
+from tutelage.experiments.distill_presets import CAMERAS, MODALITIES, PRESETS, default_stack
 from tutelage.experiments.distill_run import make_student, method_settings
 from tutelage.students.distillation.actor_critic import ActorCritic, check_augmentation
 from tutelage.teachers.experts import check_expert, unknown
@@ -56,7 +56,7 @@ def checked(config: DistillConfig) -> DistillConfig:
     values["cameras"] = config.cameras or CAMERAS.get(config.task) or (cls.default_camera,)
     values["looks"] = config.training_looks
     values["encoder"] = config.chosen_encoder
-    values["stack"] = config.stack or (1 if config.memory else STACKS.get(config.task, 1))
+    values["stack"] = config.stack or default_stack(config.task, config.memory)
     values["frames"] = config.budget["frames"]
     config = DistillConfig(**values)
     for name in config.method:

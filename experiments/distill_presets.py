@@ -62,6 +62,21 @@ ON_THE_WAY = 128
 """Episodes, at most, of an evaluation in training, and environments, at most, of any evaluation."""
 
 
+def default_encoder(task: str) -> Encoder:
+    """The encoder of a task's students."""
+    return ENCODERS.get(task, "fine")
+
+
+def default_looks(task: str) -> str:
+    """How much looks differ in training."""
+    return LOOKS.get(task, "strong")
+
+
+def default_stack(task: str, memory: int) -> int:
+    """Frames that a task's students see at once, given the units of their memory."""
+    return 1 if memory else STACKS.get(task, 1)
+
+
 def held_out_objects(task: str) -> dict[str, Any]:
     """Options that make environments with objects that no training shows; empty where a task has none."""
     if task == "lift-object":

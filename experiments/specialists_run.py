@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tutelage.envs.batched.catalogue import make_vec_task
 from tutelage.envs.tasks import BoxTasks, Tasks
-from tutelage.experiments.distill_presets import ENCODERS, held_out_objects
+from tutelage.experiments.distill_presets import default_encoder, held_out_objects
 from tutelage.experiments.event_log import RunLog
 from tutelage.experiments.folders import check_same_config, locked
 from tutelage.experiments.records import write_json
@@ -303,8 +303,7 @@ class SeedRun:
             task = make_task(self.config, SEEN_AT_ONCE, self._stage_seed(5_000), looks="strong")
             seed = self._stage_seed(5_001)
             images = tuple(f"{camera}/rgb" for camera in VISION_CAMERAS)
-            encoder = ENCODERS.get(self.config.task, "fine")
-            view = type(task).default_states_view
+            encoder, view = default_encoder(self.config.task), type(task).default_states_view
             vision = VisionConfig(images, encoder=encoder, opponents=True, predicts=view)
             student = VisionStudent.of_task(vision, task, seed)
             dagger.distil(task, self.router(own, task), student, DaggerConfig(Budget(frames=frames)), seed)

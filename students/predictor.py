@@ -23,6 +23,7 @@ class Predictor(nn.Module):
         loss = mean over the view of (layers(hidden) - target)^2
 
     Args:
+        view: its name in ``obs_dict``.
         inputs: size of what the student's head sees.
         outputs: size of the view.
         hidden: width of the hidden layer.
@@ -35,8 +36,9 @@ class Predictor(nn.Module):
     scale: Tensor
     seen: Tensor
 
-    def __init__(self, inputs: int, outputs: int, hidden: int = 128) -> None:
+    def __init__(self, view: str, inputs: int, outputs: int, hidden: int = 128) -> None:
         super().__init__()
+        self.view = view
         self.layers = nn.Sequential(nn.Linear(inputs, hidden), nn.ELU(), nn.Linear(hidden, outputs))
         self.register_buffer("mean", torch.zeros(outputs))
         self.register_buffer("scale", torch.ones(outputs))

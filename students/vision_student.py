@@ -88,7 +88,8 @@ class VisionStudent(nn.Module):
                     parameter.mul_(0.1)  # first actions are small
             self.predictor: Predictor | None = None
             if config.predicts is not None:
-                self.predictor = Predictor(inputs + config.memory, self.shapes[config.predicts][0])
+                size = self.shapes[config.predicts][0]
+                self.predictor = Predictor(config.predicts, inputs + config.memory, size)
             self.log_std: nn.Parameter | None = None
             if config.head == "gaussian":
                 self.log_std = nn.Parameter(torch.full((num_actions,), config.init_std).log())
@@ -239,7 +240,7 @@ class VisionStudent(nn.Module):
     def observe(self, obs_dict: Mapping[str, Tensor]) -> None:
         """Take what a task shows into the normaliser of the view that the student predicts, if any."""
         if self.predictor is not None:
-            self.predictor.observe(obs_dict[self.config.predicts or ""])
+            self.predictor.observe(obs_dict[self.predictor.view])
 
     def take_critic(self, critic: Critic, view: str) -> None:
         """Be judged by another critic, which sees `view`; `config` and `shapes` tell so from now on."""
@@ -325,7 +326,7 @@ class VisionStudent(nn.Module):
         if self.critic is not None and view is not None and (view == STUDENT_VIEW or view in inputs):
             value = self.critic(hidden if view == STUDENT_VIEW else inputs[view])
         predicted = None
-        if self.predictor is not None and self.config.predicts in inputs:
+        if self.predictor is not None and self.predictor.view in inputs:
             predicted = self.predictor(hidden)
         return Heads(mean, std, value, state, predicted)
 

@@ -204,9 +204,8 @@ class Learner:
             config.huber_beta,
             config.temperature,
         )
-        if student.predictor is not None and heads.predicted is not None:
-            view = batch[student.config.predicts or ""]
-            losses = losses + config.prediction * student.predictor.losses(heads.predicted, view)
+        if (predictor := student.predictor) is not None and heads.predicted is not None:
+            losses = losses + config.prediction * predictor.losses(heads.predicted, batch[predictor.view])
         return losses, heads.state
 
     def step(self, loss: Tensor) -> Tensor:

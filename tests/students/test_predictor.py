@@ -36,7 +36,7 @@ def test_moments_in_parts_are_those_of_all() -> None:
 
 def test_losses_by_hand() -> None:
     """Views 1 and 5: mean 3, deviation 2 + 0.01. Of 5: 2 / 2.01 = 0.995; of 103: 49.75, which counts as 5."""
-    predictor = Predictor(4, 1)
+    predictor = Predictor("privileged", 4, 1)
     predictor.observe(torch.tensor([[1.0], [5.0]]))
     predicted = torch.tensor([[0.0], [1.0]])
     losses = predictor.losses(predicted, torch.tensor([[5.0], [103.0]]))
