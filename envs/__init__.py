@@ -7,70 +7,45 @@ Importing this package registers the Gymnasium environments ``tutelage/StumpTrac
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gymnasium.envs.registration import register, registry
 
+from tutelage.envs.contract.names import lazy_names
+
 if TYPE_CHECKING:
-    from tutelage.envs.checker import TaskEnvError, check_task_env
-    from tutelage.envs.cube_toy import CubeToy
-    from tutelage.envs.episodes import Episodes
-    from tutelage.envs.interface import TaskTeacher
-    from tutelage.envs.point_mass_gate import PointMassGate, PointMassGateVecEnv
-    from tutelage.envs.state import StateError, load_state, save_state
-    from tutelage.envs.stump_tracks import HexagonTracks, StumpTracks
-    from tutelage.envs.tasks import BoxTasks, DiscreteTasks, LevelSpace, TaskError, TaskSpace
-    from tutelage.envs.taught import TaskQueue, TaughtVecEnv
-    from tutelage.envs.vector import BatchedTaskVecEnv, GymTaskVecEnv
-
-_HOMES = {
-    "checker": ("TaskEnvError", "check_task_env"),
-    "cube_toy": ("CubeToy",),
-    "episodes": ("Episodes",),
-    "interface": ("TaskTeacher",),
-    "point_mass_gate": ("PointMassGate", "PointMassGateVecEnv"),
-    "state": ("StateError", "load_state", "save_state"),
-    "stump_tracks": ("HexagonTracks", "StumpTracks"),
-    "tasks": ("BoxTasks", "DiscreteTasks", "LevelSpace", "TaskError", "TaskSpace"),
-    "taught": ("TaskQueue", "TaughtVecEnv"),
-    "vector": ("BatchedTaskVecEnv", "GymTaskVecEnv"),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-
-__all__ = [
-    "BatchedTaskVecEnv",
-    "BoxTasks",
-    "CubeToy",
-    "DiscreteTasks",
-    "Episodes",
-    "GymTaskVecEnv",
-    "HexagonTracks",
-    "LevelSpace",
-    "PointMassGate",
-    "PointMassGateVecEnv",
-    "StateError",
-    "StumpTracks",
-    "TaskEnvError",
-    "TaskError",
-    "TaskQueue",
-    "TaskSpace",
-    "TaskTeacher",
-    "TaughtVecEnv",
-    "check_task_env",
-    "load_state",
-    "register_envs",
-    "save_state",
-]
+    from tutelage.envs.contract.checker import TaskEnvError as TaskEnvError
+    from tutelage.envs.contract.checker import check_task_env as check_task_env
+    from tutelage.envs.contract.episodes import Episodes as Episodes
+    from tutelage.envs.contract.interface import Scores as Scores
+    from tutelage.envs.contract.interface import TaskTeacher as TaskTeacher
+    from tutelage.envs.contract.proposals import Proposals as Proposals
+    from tutelage.envs.contract.state import StateError as StateError
+    from tutelage.envs.contract.state import load_state as load_state
+    from tutelage.envs.contract.state import save_state as save_state
+    from tutelage.envs.contract.tasks import BoxTasks as BoxTasks
+    from tutelage.envs.contract.tasks import DiscreteTasks as DiscreteTasks
+    from tutelage.envs.contract.tasks import LevelSpace as LevelSpace
+    from tutelage.envs.contract.tasks import TaskError as TaskError
+    from tutelage.envs.contract.tasks import TaskSpace as TaskSpace
+    from tutelage.envs.contract.taught import TaskQueue as TaskQueue
+    from tutelage.envs.contract.taught import TaughtVecEnv as TaughtVecEnv
+    from tutelage.envs.contract.vector import BatchedTaskVecEnv as BatchedTaskVecEnv
+    from tutelage.envs.contract.vector import GymTaskVecEnv as GymTaskVecEnv
+    from tutelage.envs.point_mass.point_mass_gate import PointMassGate as PointMassGate
+    from tutelage.envs.point_mass.point_mass_gate import PointMassGateVecEnv as PointMassGateVecEnv
+    from tutelage.envs.stumps.stump_tracks import HexagonTracks as HexagonTracks
+    from tutelage.envs.stumps.stump_tracks import StumpTracks as StumpTracks
+    from tutelage.envs.toy.cube_toy import CubeToy as CubeToy
 
 
 def register_envs() -> None:
     """Register our environments with Gymnasium; done when this package is imported."""
     for name, entry in {
-        "tutelage/StumpTracks-v0": "tutelage.envs.stump_tracks:StumpTracks",
-        "tutelage/HexagonTracks-v0": "tutelage.envs.stump_tracks:HexagonTracks",
-        "tutelage/PointMassGate-v0": "tutelage.envs.point_mass_gate:PointMassGate",
+        "tutelage/StumpTracks-v0": "tutelage.envs.stumps.stump_tracks:StumpTracks",
+        "tutelage/HexagonTracks-v0": "tutelage.envs.stumps.stump_tracks:HexagonTracks",
+        "tutelage/PointMassGate-v0": "tutelage.envs.point_mass.point_mass_gate:PointMassGate",
     }.items():
         if name not in registry:
             register(id=name, entry_point=entry)
@@ -78,11 +53,7 @@ def register_envs() -> None:
 
 register_envs()
 # Torch's OpenMP threads spin while they wait, at the cost of simulation threads on the same cores. Read
-# when torch is first imported; see also tutelage.envs.batched.simulator.settle_threads.
+# when torch is first imported; see also tutelage.envs.batched.simulators.simulator.settle_threads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"tutelage.envs.{_HOME_OF[name]}"), name)
+__getattr__, __all__ = lazy_names(__name__, __file__)

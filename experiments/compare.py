@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from tutelage.experiments.config import GridConfig
+from tutelage.experiments.runs.config import GridConfig
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class CompareConfig:
     report: bool = True
     """Write the report at the end."""
 
+    def run(self) -> int:
+        """Run the comparison; return the exit status."""
+        return 1 if compare(self) else 0
+
 
 class ComparisonError(ValueError):
     """A comparison that cannot be run as asked; the message says what to change."""
@@ -73,7 +77,7 @@ _QUICK_STEPS = {
 
 def preset(name: str, env: str | None = None) -> GridConfig:
     """The grid of a preset; ``quick`` has one for every batched environment."""
-    from tutelage.students.presets import student_preset
+    from tutelage.students.sb3.presets import student_preset
     from tutelage.teachers import ALPGMMConfig, CovarGMMConfig, RIACConfig
 
     if name == "quick" and env == "stump-walker":
@@ -152,9 +156,9 @@ def resolve(config: CompareConfig) -> GridConfig:
 
 
 def _override(config: CompareConfig) -> GridConfig:
-    from tutelage.envs.tasks import BoxTasks
-    from tutelage.experiments.catalogue import task_env_card
-    from tutelage.students.presets import student_preset
+    from tutelage.envs.contract.tasks import BoxTasks
+    from tutelage.experiments.worlds.catalogue import task_env_card
+    from tutelage.students.sb3.presets import student_preset
     from tutelage.teachers import needs_knowledge
 
     long = config.env is not None and (
@@ -192,9 +196,9 @@ def _check(grid: GridConfig, workers: int, seeds: int | None = None) -> None:
     """Refuse what cannot work, before anything starts: every task teacher and student is built once."""
     import numpy as np
 
-    from tutelage.envs.taught import TaughtVecEnv
-    from tutelage.experiments.catalogue import build_task_teacher, make_venv, task_env_card
-    from tutelage.students.student import make_student
+    from tutelage.envs.contract.taught import TaughtVecEnv
+    from tutelage.experiments.worlds.catalogue import build_task_teacher, make_venv, task_env_card
+    from tutelage.students.sb3.student import make_student
 
     for name, value in {
         "--seeds": seeds if seeds is not None else len(grid.seeds),
@@ -232,8 +236,8 @@ def compare(config: CompareConfig) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from tutelage.experiments.folders import locked
-    from tutelage.experiments.grid import GridRun, print_summary
+    from tutelage.experiments.runs.grid import GridRun, print_summary
+    from tutelage.experiments.runs.locking import locked
 
     console = Console()
     grid = resolve(config)
@@ -251,7 +255,7 @@ def compare(config: CompareConfig) -> int:
             from tutelage.experiments.report import ReportConfig, report
 
             try:
-                console.print(escape(f"Report: {report(ReportConfig(run=out))}"), soft_wrap=True)
+                console.print(escape(f"Report: {report(ReportConfig(out))}"), soft_wrap=True)
             except Exception as error:  # the results are there, whatever a report makes of them
                 console.print(escape(f"No report could be made ({error}); see: {program} report {out}"))
         console.print(watch, soft_wrap=True)
@@ -259,4 +263,6 @@ def compare(config: CompareConfig) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(1 if compare(tyro.cli(CompareConfig)) else 0)
+    from tutelage.experiments.command import run_as_module
+
+    sys.exit(run_as_module(CompareConfig))

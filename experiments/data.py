@@ -13,7 +13,7 @@ import tyro
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tutelage.students.distillation.dataset import Dataset
+    from tutelage.students.datasets.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,10 @@ class DataConfig:
 
     do: _Do = field()
 
+    def run(self) -> int:
+        """Run the subcommand; return the exit status."""
+        return data(self)
+
 
 def data(config: DataConfig) -> int:
     """Run a subcommand; return the exit status.
@@ -159,7 +163,7 @@ def data(config: DataConfig) -> int:
     """
     do = config.do
     if isinstance(do, RecordConfig):
-        from tutelage.experiments.data_run import record_data
+        from tutelage.experiments.trainings.data_run import record_data
 
         record_data(do)
     elif isinstance(do, InfoConfig):
@@ -167,13 +171,13 @@ def data(config: DataConfig) -> int:
     elif isinstance(do, ViewConfig):
         print(view_data(do))
     elif isinstance(do, TrainConfig):
-        from tutelage.experiments.data_run import train_on
+        from tutelage.experiments.trainings.data_run import train_on
 
         train_on(do)
     else:
-        from tutelage.experiments.folders import locked
-        from tutelage.students.distillation.dataset_chunks import repair
-        from tutelage.students.distillation.dataset_files import read_layout
+        from tutelage.experiments.runs.locking import locked
+        from tutelage.students.datasets.dataset_chunks import repair
+        from tutelage.students.datasets.dataset_files import read_layout
 
         read_layout(do.data)  # before a lock is put into a folder of something else
         with locked(do.data):
@@ -213,7 +217,7 @@ def print_info(config: InfoConfig) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tutelage.students.distillation.dataset import Dataset
+    from tutelage.students.datasets.dataset import Dataset
 
     found = summary(Dataset(config.data))
     if config.json:
@@ -242,8 +246,8 @@ def view_data(config: ViewConfig) -> Path:
     Raises:
         ValueError: when the dataset has no such steps, or no pictures.
     """
-    from tutelage.envs.batched.contact_sheet import png_bytes
-    from tutelage.students.distillation.dataset import Dataset
+    from tutelage.envs.batched.looks.contact_sheet import png_bytes
+    from tutelage.students.datasets.dataset import Dataset
 
     sheet = data_sheet(Dataset(config.data), config.envs, config.first, config.columns, config.scale)
     config.out.parent.mkdir(parents=True, exist_ok=True)
@@ -258,9 +262,9 @@ def data_sheet(dataset: Dataset, envs: int, first: int, columns: int, scale: int
     """
     import torch
 
-    from tutelage.envs.batched.contact_sheet import contact_sheet
-    from tutelage.students.distillation.dataset_files import STARTED
-    from tutelage.students.distillation.dataset_recording import VIEWS
+    from tutelage.envs.batched.looks.contact_sheet import contact_sheet
+    from tutelage.students.datasets.dataset_files import STARTED
+    from tutelage.students.datasets.dataset_recording import VIEWS
 
     images = [name for name, kind in dataset.fields.items() if name.startswith(VIEWS) and len(kind.shape) > 2]
     if not images:
@@ -285,4 +289,6 @@ def data_sheet(dataset: Dataset, envs: int, first: int, columns: int, scale: int
 
 
 if __name__ == "__main__":
-    sys.exit(data(tyro.cli(DataConfig, prog="tutelage data")))
+    from tutelage.experiments.command import run_as_module
+
+    sys.exit(run_as_module(DataConfig))

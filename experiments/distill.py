@@ -15,9 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
-from tutelage.experiments.distill_presets import (
+from tutelage.experiments.trainings.distill_presets import (
     DEFAULT_FRAMES,
     MODALITIES,
     PRESETS,
@@ -28,9 +26,9 @@ from tutelage.experiments.distill_presets import (
 )
 
 if TYPE_CHECKING:
-    from tutelage.envs.batched.vec_task import VecTask
-    from tutelage.students.vision_config import Encoder
-    from tutelage.teachers.experts import MLPExpert
+    from tutelage.envs.batched.task.vec_task import VecTask
+    from tutelage.students.vision.vision_config import Encoder
+    from tutelage.teachers.experts.mlp_expert import MLPExpert
 
 DECIDES_NOTHING = (
     "method",
@@ -163,6 +161,10 @@ class DistillConfig:
     device: str = "cpu"
     """cpu or cuda."""
 
+    def run(self) -> int:
+        """Run the grid; return the exit status."""
+        return distill(self)
+
     @property
     def folder(self) -> Path:
         """Where the runs of this task lie."""
@@ -225,12 +227,12 @@ def distill(config: DistillConfig) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from tutelage.experiments.distill_checks import checked
-    from tutelage.experiments.distill_grid import DistillGrid
-    from tutelage.experiments.distill_results import read_distillation
-    from tutelage.experiments.distill_summary import print_tables
-    from tutelage.experiments.folders import locked
-    from tutelage.students.warm_up import compile_kernels
+    from tutelage.experiments.reports.distill_results import read_distillation
+    from tutelage.experiments.reports.distill_summary import print_tables
+    from tutelage.experiments.runs.locking import locked
+    from tutelage.experiments.trainings.distill_checks import checked
+    from tutelage.experiments.trainings.distill_grid import DistillGrid
+    from tutelage.students.torch_tools.warm_up import compile_kernels
 
     config, console = checked(config), Console()
     out, program = config.folder, "tutelage" if shutil.which("tutelage") else sys.argv[0]
@@ -246,7 +248,7 @@ def distill(config: DistillConfig) -> int:
             from tutelage.experiments.report import ReportConfig, report
 
             try:
-                console.print(escape(f"Report: {report(ReportConfig(run=out))}"), soft_wrap=True)
+                console.print(escape(f"Report: {report(ReportConfig(out))}"), soft_wrap=True)
             except Exception as error:  # the results are there, whatever a report makes of them
                 console.print(escape(f"No report could be made ({error}); see: {program} report {out}"))
         console.print(watch, soft_wrap=True)
@@ -260,8 +262,8 @@ def given_expert(config: DistillConfig) -> MLPExpert:
         FileNotFoundError: when there is none.
         ValueError: when it is damaged, or not trusted; see `load_expert`.
     """
-    from tutelage.envs.batched.catalogue import vec_task_class
-    from tutelage.students.expert_training import load_expert
+    from tutelage.envs.batched.worlds.catalogue import vec_task_class
+    from tutelage.students.experts.expert_training import load_expert
 
     assert config.expert is not None
     view = vec_task_class(config.task).default_obs_view if config.expert.suffix == ".zip" else None
@@ -289,9 +291,9 @@ def make_task(
         also_rgb: take RGB pictures also where the student sees depth alone.
         pictures: take any; an expert needs none, and plays the same episodes without.
     """
-    from tutelage.envs.batched.cameras import CameraConfig
-    from tutelage.envs.batched.catalogue import make_vec_task
-    from tutelage.envs.batched.visual_randomization import VisualRandomization
+    from tutelage.envs.batched.cameras.camera_config import CameraConfig
+    from tutelage.envs.batched.looks.visual_randomization import VisualRandomization
+    from tutelage.envs.batched.worlds.catalogue import make_vec_task
 
     modalities: Any = MODALITIES[config.obs]
     if also_rgb:
@@ -315,4 +317,6 @@ def only(config: DistillConfig, method: str) -> DistillConfig:
 
 
 if __name__ == "__main__":
-    sys.exit(distill(tyro.cli(DistillConfig, prog="tutelage distill")))
+    from tutelage.experiments.command import run_as_module
+
+    sys.exit(run_as_module(DistillConfig))

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from tutelage.experiments.bench import BenchConfig
+from tutelage.experiments.bench.command import BenchConfig
+from tutelage.experiments.command import run_command
 from tutelage.experiments.compare import CompareConfig
 from tutelage.experiments.data import DataConfig
 from tutelage.experiments.distill import DistillConfig
@@ -38,59 +39,7 @@ def main() -> None:
         description="Reinforcement-learning agents, taught: compare task teachers, distil privileged"
         " teachers into vision students, report, watch, look, measure.",
     )
-    sys.exit(run(command))
-
-
-def run(
-    command: CompareConfig
-    | DistillConfig
-    | DataConfig
-    | SpecialistsConfig
-    | ReportConfig
-    | WatchConfig
-    | ViewsConfig
-    | BenchConfig,
-) -> int:
-    """Dispatch to the subcommand; return the exit status."""
-    try:
-        if isinstance(command, CompareConfig):
-            from tutelage.experiments.compare import compare
-
-            return 1 if compare(command) else 0
-        if isinstance(command, DistillConfig):
-            from tutelage.experiments.distill import distill
-
-            return distill(command)
-        if isinstance(command, DataConfig):
-            from tutelage.experiments.data import data
-
-            return data(command)
-        if isinstance(command, SpecialistsConfig):
-            from tutelage.experiments.specialists import specialists
-
-            return specialists(command)
-        if isinstance(command, ReportConfig):
-            from tutelage.experiments.report import report
-
-            print(report(command))
-        elif isinstance(command, WatchConfig):
-            from tutelage.experiments.watch import watch
-
-            return watch(command)
-        elif isinstance(command, ViewsConfig):
-            from tutelage.experiments.views import views
-
-            print(views(command))
-        else:
-            from tutelage.experiments.bench import bench
-
-            bench(command)
-    except (ValueError, RuntimeError, OSError, MemoryError) as error:
-        print(f"tutelage: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    sys.exit(run_command(command))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tyro
 
-from tutelage.experiments import plots
-from tutelage.experiments.distill_results import is_distillation
-from tutelage.experiments.page import Picture, explanation, render_html, render_markdown
-from tutelage.experiments.runs import FloatArray, Grid, GridError, check_name, read_grid
-from tutelage.experiments.statistics import (
+from tutelage.experiments.reports import plots
+from tutelage.experiments.reports.distill_results import is_distillation
+from tutelage.experiments.reports.page import Picture, explanation, render_html, render_markdown
+from tutelage.experiments.reports.statistics import (
     Estimate,
     bootstrap,
     iqm,
@@ -31,7 +30,8 @@ from tutelage.experiments.statistics import (
     probability_of_improvement,
     sample_efficiency_curve,
 )
-from tutelage.experiments.summary import Results, defined, findings, gather, summary_table
+from tutelage.experiments.reports.summary import Results, defined, findings, gather, summary_table
+from tutelage.experiments.runs.reading import FloatArray, Grid, check_name, read_grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +44,7 @@ class ReportConfig:
     """Write a report on a folder of `tutelage compare` or `tutelage distill`.
 
     Attributes:
-        run: the folder, e.g. runs/quick or runs/distill-reach.
+        folder: of the runs, e.g. runs/quick or runs/distill-reach.
         out: where to write; `report` inside the grid folder by default.
         test_set: test set to compare on; the grid's primary one by default.
         confidence: of all intervals and tests.
@@ -52,12 +52,17 @@ class ReportConfig:
         seed: of the resampling.
     """
 
-    run: tyro.conf.Positional[Path]
+    folder: tyro.conf.Positional[Path]
     out: Path | None = None
     test_set: str | None = None
     confidence: float = 0.95
     resamples: int = 2000
     seed: int = 0
+
+    def run(self) -> int:
+        """Write the report and print where it is; return the exit status."""
+        print(report(self))
+        return 0
 
 
 def png_of(figure: Figure) -> bytes:
@@ -282,11 +287,11 @@ def report(config: ReportConfig) -> Path:
     Raises:
         GridError: when the folder is neither, or has no such test set.
     """
-    if is_distillation(config.run):
-        from tutelage.experiments.distill_report import report_distillation
+    if is_distillation(config.folder):
+        from tutelage.experiments.reports.distill_report import report_distillation
 
         return report_distillation(config)
-    grid = read_grid(config.run)
+    grid = read_grid(config.folder)
     check_name("test set", config.test_set or grid.primary, grid.test_sets)
     how: dict[str, Any] = {
         "confidence": config.confidence,
@@ -299,7 +304,7 @@ def report(config: ReportConfig) -> Path:
         student: findings(grid, rows, student, test_set=config.test_set, confidence=config.confidence)
         for student in grid.students
     }
-    out = config.out or config.run / "report"
+    out = config.out or config.folder / "report"
     out.mkdir(parents=True, exist_ok=True)
     for picture in (picture for several in drawn.values() for picture in several):
         write_file(out / f"{picture.name}.png", picture.png)
@@ -310,14 +315,7 @@ def report(config: ReportConfig) -> Path:
     return out / "report.html"
 
 
-def main() -> None:
-    """Entry of `python -m tutelage.experiments.report`."""
-    config = tyro.cli(ReportConfig, prog="python -m tutelage.experiments.report")
-    try:
-        print(report(config))
-    except (GridError, OSError, ValueError) as error:
-        sys.exit(f"tutelage report: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    from tutelage.experiments.command import run_as_module
+
+    sys.exit(run_as_module(ReportConfig))

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -86,6 +84,10 @@ class SpecialistsConfig:
     device: str = "cpu"
     """cpu or cuda."""
 
+    def run(self) -> int:
+        """Run all seeds; return the exit status."""
+        return specialists(self)
+
     @property
     def folder(self) -> Path:
         """Where the seeds of this task lie."""
@@ -119,7 +121,7 @@ def specialists(config: SpecialistsConfig) -> int:
     """
     from rich.console import Console
 
-    from tutelage.experiments.specialists_run import check_names, run_seed
+    from tutelage.experiments.trainings.specialists_run import check_names, run_seed
 
     config = config.filled()
     check_names(config)
@@ -168,4 +170,6 @@ def _mean_and_range(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(specialists(tyro.cli(SpecialistsConfig, prog="tutelage specialists")))
+    from tutelage.experiments.command import run_as_module
+
+    sys.exit(run_as_module(SpecialistsConfig))

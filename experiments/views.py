@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tutelage.envs.batched.vec_task import VecTask
+    from tutelage.envs.batched.task.vec_task import VecTask
 
 Looks = Literal["none", "mild", "strong", "held-out", "beyond"]
 
@@ -47,6 +45,11 @@ class ViewsConfig:
     device: str = "cpu"
     """cpu or cuda."""
 
+    def run(self) -> int:
+        """Draw the sheet and print where it is; return the exit status."""
+        print(views(self))
+        return 0
+
 
 def views(config: ViewsConfig) -> Path:
     """Make the environments, draw the sheet, write it; return the file.
@@ -58,10 +61,10 @@ def views(config: ViewsConfig) -> Path:
     """
     import torch
 
-    from tutelage.envs.batched.cameras import CameraConfig
-    from tutelage.envs.batched.catalogue import make_vec_task
-    from tutelage.envs.batched.contact_sheet import png_bytes
-    from tutelage.envs.batched.visual_randomization import VisualRandomization
+    from tutelage.envs.batched.cameras.camera_config import CameraConfig
+    from tutelage.envs.batched.looks.contact_sheet import png_bytes
+    from tutelage.envs.batched.looks.visual_randomization import VisualRandomization
+    from tutelage.envs.batched.worlds.catalogue import make_vec_task
 
     if config.n < 1:
         raise ValueError(f"n must be at least 1, not {config.n}")
@@ -132,7 +135,7 @@ def camera_names(task: str) -> tuple[str, ...]:
     Raises:
         ValueError: when it has none, or there is no such task.
     """
-    from tutelage.envs.batched.catalogue import make_vec_task
+    from tutelage.envs.batched.worlds.catalogue import make_vec_task
 
     probe = make_vec_task(task, 1, threads=1)
     names = tuple(probe.model.camera(i).name for i in range(probe.model.ncam))
@@ -151,12 +154,12 @@ def view_sheet(task: VecTask, scale: int = 2, most: int = 16) -> NDArray[np.uint
         most: environments at most; the first ones are shown.
 
     Returns:
-        uint8, ``(height, width, 3)``; for `RunLog.image`, or `tutelage.envs.batched.contact_sheet.png_bytes`.
+        uint8, ``(height, width, 3)``; for `RunLog.image`, or `png_bytes`.
 
     Raises:
         ValueError: when the task has no cameras, or pictures of several sizes.
     """
-    from tutelage.envs.batched.contact_sheet import contact_sheet
+    from tutelage.envs.batched.looks.contact_sheet import contact_sheet
 
     if task.cameras is None:
         raise ValueError(f"{type(task).__name__} has no pictures; make it with cameras=[CameraConfig(...)]")
@@ -168,11 +171,15 @@ def view_sheet(task: VecTask, scale: int = 2, most: int = 16) -> NDArray[np.uint
 
 def log_sheet(folder: Path, tag: str, sheet: NDArray[Any], step: int = 0) -> None:
     """Put a sheet into a TensorBoard log of its own, for the Images tab."""
-    from tutelage.experiments.event_log import RunLog
+    from tutelage.experiments.tensorboard.event_log import RunLog
 
     with RunLog(folder) as log:
         log.image(tag, sheet, step)
 
 
 if __name__ == "__main__":
-    print(views(tyro.cli(ViewsConfig, prog="tutelage views")))
+    import sys
+
+    from tutelage.experiments.command import run_as_module
+
+    sys.exit(run_as_module(ViewsConfig))

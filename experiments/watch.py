@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import tyro
 
-from tutelage.experiments.tensorboard import GRID_FOLDER
+from tutelage.experiments.tensorboard.grid_log import GRID_FOLDER
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,20 @@ class WatchConfig:
     """Show runs in TensorBoard while they train, or afterwards; stop with Ctrl-C.
 
     Attributes:
-        run: folder of a comparison, of one run, or of many of them.
+        folder: of a comparison, of one run, or of many of them.
         port: where TensorBoard listens; 0 takes a free one.
         host: address to listen at; 0.0.0.0 lets other machines look on, without any password.
         reload_seconds: how often to look for new data.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional]
     port: int = 6006
     host: str = "localhost"
     reload_seconds: float = 5.0
+
+    def run(self) -> int:
+        """Become TensorBoard; see `watch`."""
+        watch(self)
 
 
 class WatchError(RuntimeError):
@@ -43,33 +47,33 @@ def tensorboard_command(config: WatchConfig) -> list[str]:
     Raises:
         WatchError: when the folder does not exist or holds no TensorBoard events, or the port is taken.
     """
-    _check_folder(config.run)
+    _check_folder(config.folder)
     _check_port(config.host, config.port)
     return [
         sys.executable,
         "-m",
         "tensorboard.main",
-        f"--logdir={config.run}",
+        f"--logdir={config.folder}",
         f"--host={config.host}",
         f"--port={config.port}",
         f"--reload_interval={config.reload_seconds:g}",
         # Defaults show 10 pictures of a run and a random tenth of long curves.
         "--samples_per_plugin=images=200,scalars=10000,text=100",
-        f"--window_title={config.run.resolve().name} - tutelage",
+        f"--window_title={config.folder.resolve().name} - tutelage",
     ]
 
 
 def links(config: WatchConfig) -> dict[str, str]:
     """Address of each page worth opening, by what it shows."""
     base = f"http://{'localhost' if config.host == '0.0.0.0' else config.host}:{config.port}/"
-    compared = "methods" if (config.run / "distill.json").is_file() else "task teachers"
+    compared = "methods" if (config.folder / "distill.json").is_file() else "task teachers"
     pages = {
         f"comparison of {compared}": f"#custom_scalars&_smoothingWeight=0&regexInput={GRID_FOLDER}",
         "curves": "#scalars",
         "task space and clips": "#images&regexInput=seed-0",
         "hyperparameters": "#hparams",
     }
-    if not (config.run / GRID_FOLDER).is_dir():
+    if not (config.folder / GRID_FOLDER).is_dir():
         pages = {"charts": "#custom_scalars", **dict(list(pages.items())[1:])}
     return {title: base + page for title, page in pages.items()}
 
@@ -86,14 +90,6 @@ def watch(config: WatchConfig) -> NoReturn:
             print(f"{title:>28}: {address}")
     sys.stdout.flush()
     os.execv(command[0], command)
-
-
-def main() -> None:
-    """Entry point of ``python -m tutelage.experiments.watch``."""
-    try:
-        watch(tyro.cli(WatchConfig, prog="tutelage watch"))
-    except WatchError as error:
-        sys.exit(f"tutelage watch: {error}")
 
 
 def _check_folder(folder: Path) -> None:
@@ -151,4 +147,6 @@ def _is_free(host: str, port: int) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    from tutelage.experiments.command import run_as_module
+
+    sys.exit(run_as_module(WatchConfig))

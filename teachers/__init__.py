@@ -1,6 +1,6 @@
 """Task teachers: what decides which task a student meets next; and experts, which show it what to do.
 
-Each method is one file, from its paper, and has the same interface (`tutelage.envs.interface.TaskTeacher`):
+Each method is one file, from its paper, and has the same interface (`TaskTeacher`):
 built from a task space, a `numpy.random.Generator` and a frozen config, it proposes tasks in batches and
 observes the episodes that came of them.
 
@@ -19,20 +19,18 @@ name              proposes                                       expert knowledg
 
 Example:
     >>> import numpy as np
-    >>> from tutelage.envs.episodes import Episodes
-    >>> from tutelage.envs.tasks import BoxTasks
+    >>> from tutelage.envs.contract.episodes import Episodes
+    >>> from tutelage.envs.contract.tasks import BoxTasks
     >>> task_teacher = ALPGMM(BoxTasks({"height": (0, 3), "spacing": (0, 6)}), np.random.default_rng(0))
     >>> tasks = task_teacher.propose(16)
     >>> task_teacher.observe(Episodes.of(tasks, returns=-tasks[:, 0]))
 
 Experts, or privileged teachers, see what the student cannot, and say what they would do:
-`tutelage.teachers.experts` and `tutelage.teachers.expert_router`.
+`tutelage.teachers.experts.mlp_expert` and `tutelage.teachers.experts.expert_router`.
 """
 
 from __future__ import annotations
 
-import difflib
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from types import MappingProxyType
@@ -40,26 +38,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage.envs.interface import TaskTeacher
-from tutelage.envs.tasks import TaskSpace
-from tutelage.teachers.adr import ADR, ADRConfig
-from tutelage.teachers.alp_gmm import ALPGMM, ALPGMMConfig
-from tutelage.teachers.covar_gmm import CovarGMM, CovarGMMConfig
-from tutelage.teachers.geo_curriculum import GeoCurriculum, GeoCurriculumConfig
-from tutelage.teachers.knowledge import TaskKnowledge
-from tutelage.teachers.oracle import Oracle, OracleConfig
-from tutelage.teachers.riac import RIAC, RIACConfig
-from tutelage.teachers.target import TargetOnly, TargetOnlyConfig
-from tutelage.teachers.uniform import Random, RandomConfig
+from tutelage.envs.contract.interface import TaskTeacher
+from tutelage.envs.contract.names import lazy_names, unknown_name
+from tutelage.envs.contract.tasks import TaskSpace
+from tutelage.teachers.continuous.adr import ADR, ADRConfig
+from tutelage.teachers.continuous.alp_gmm import ALPGMM, ALPGMMConfig
+from tutelage.teachers.continuous.covar_gmm import CovarGMM, CovarGMMConfig
+from tutelage.teachers.continuous.geo_curriculum import GeoCurriculum, GeoCurriculumConfig
+from tutelage.teachers.continuous.knowledge import TaskKnowledge
+from tutelage.teachers.continuous.oracle import Oracle, OracleConfig
+from tutelage.teachers.continuous.riac import RIAC, RIACConfig
+from tutelage.teachers.continuous.target import TargetOnly, TargetOnlyConfig
+from tutelage.teachers.continuous.uniform import Random, RandomConfig
 
 if TYPE_CHECKING:
-    from tutelage.teachers.expert_router import ExpertRouter, box_rule
-    from tutelage.teachers.experts import Advice, Expert, ExpertConfig, MLPExpert, check_expert
+    from tutelage.teachers.experts.expert_router import ExpertRouter as ExpertRouter
+    from tutelage.teachers.experts.expert_router import box_rule as box_rule
+    from tutelage.teachers.experts.mlp_expert import Advice as Advice
+    from tutelage.teachers.experts.mlp_expert import Expert as Expert
+    from tutelage.teachers.experts.mlp_expert import ExpertConfig as ExpertConfig
+    from tutelage.teachers.experts.mlp_expert import MLPExpert as MLPExpert
+    from tutelage.teachers.experts.mlp_expert import check_expert as check_expert
 
-_EXPERTS = {
-    **dict.fromkeys(("Advice", "Expert", "ExpertConfig", "MLPExpert", "check_expert"), "experts"),
-    **dict.fromkeys(("ExpertRouter", "box_rule"), "expert_router"),
-}
+__getattr__, _EXPERTS = lazy_names(__name__, __file__)  # torch takes seconds
 
 __all__ = [
     "ADR",
@@ -68,15 +69,10 @@ __all__ = [
     "TASK_TEACHERS",
     "ADRConfig",
     "ALPGMMConfig",
-    "Advice",
     "CovarGMM",
     "CovarGMMConfig",
-    "Expert",
-    "ExpertConfig",
-    "ExpertRouter",
     "GeoCurriculum",
     "GeoCurriculumConfig",
-    "MLPExpert",
     "Oracle",
     "OracleConfig",
     "RIACConfig",
@@ -85,10 +81,9 @@ __all__ = [
     "TargetOnly",
     "TargetOnlyConfig",
     "TaskKnowledge",
-    "box_rule",
-    "check_expert",
     "make_task_teacher",
     "needs_knowledge",
+    *_EXPERTS,
 ]
 
 TASK_TEACHERS: Mapping[str, tuple[Callable[..., TaskTeacher], type[Any]]] = MappingProxyType(
@@ -108,10 +103,7 @@ TASK_TEACHERS: Mapping[str, tuple[Callable[..., TaskTeacher], type[Any]]] = Mapp
 
 def _entry(name: str) -> tuple[Callable[..., TaskTeacher], type[Any]]:
     if name not in TASK_TEACHERS:
-        near = difflib.get_close_matches(name.lower().replace("_", "-"), TASK_TEACHERS, n=1, cutoff=0.0)
-        raise ValueError(
-            f"no task teacher {name!r}; did you mean {near[0]!r}? Known: {', '.join(TASK_TEACHERS)}"
-        )
+        raise ValueError(unknown_name("task teacher", name, TASK_TEACHERS))
     return TASK_TEACHERS[name]
 
 
@@ -146,12 +138,12 @@ def make_task_teacher(
         TypeError: when `config` belongs to another method, or the space is not one that the method takes.
 
     Example:
-        >>> from tutelage.envs.tasks import BoxTasks
+        >>> from tutelage.envs.contract.tasks import BoxTasks
         >>> make_task_teacher("alp-gm", BoxTasks({"height": (0, 3)}), np.random.default_rng(0))
         Traceback (most recent call last):
         ...
-        ValueError: no task teacher 'alp-gm'; did you mean 'alp-gmm'? Known: random, target, oracle, riac, \
-covar-gmm, alp-gmm, adr, geo-curriculum
+        ValueError: unknown task teacher 'alp-gm'; did you mean 'alp-gmm'? Known: random, target, oracle, \
+riac, covar-gmm, alp-gmm, adr, geo-curriculum
     """
     build, config_class = _entry(name)
     if config is None and needs_knowledge(name):
@@ -166,10 +158,3 @@ covar-gmm, alp-gmm, adr, geo-curriculum
     if not isinstance(config, config_class):
         raise TypeError(f"the task teacher {name!r} takes a {config_class.__name__}, not {config!r}")
     return build(space, rng, config)
-
-
-def __getattr__(name: str) -> Any:
-    """Import experts when they are asked for: torch takes seconds."""
-    if name not in _EXPERTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"tutelage.teachers.{_EXPERTS[name]}"), name)

@@ -16,108 +16,38 @@ simulators (`make_simulator`).
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tutelage.envs.contract.names import lazy_names
 
 if TYPE_CHECKING:
-    from tutelage.envs.batched.ball_balance import BallBalance
-    from tutelage.envs.batched.cameras import CameraConfig, make_cameras
-    from tutelage.envs.batched.catalogue import VEC_TASKS, make_vec_task
-    from tutelage.envs.batched.contact_sheet import contact_sheet
-    from tutelage.envs.batched.gymnasium_env import GymnasiumVecTask, SingleVecTask
-    from tutelage.envs.batched.gymnasium_models import Hopper, Walker2d
-    from tutelage.envs.batched.image_augmentation import ImageAugmentation
-    from tutelage.envs.batched.isaac_tensors import IsaacTensors
-    from tutelage.envs.batched.lift_object import LiftObject
-    from tutelage.envs.batched.push_cube import PushCube
-    from tutelage.envs.batched.quadruped_terrain import QuadrupedTerrain
-    from tutelage.envs.batched.reach import Reach
-    from tutelage.envs.batched.rows import Rows
-    from tutelage.envs.batched.rsl_rl import RslRlVecTask
-    from tutelage.envs.batched.sb3 import SB3VecTask
-    from tutelage.envs.batched.simulator import Simulator, SimulatorError, SimulatorWarning, make_simulator
-    from tutelage.envs.batched.skrl import SkrlVecTask
-    from tutelage.envs.batched.streams import RandomStreams
-    from tutelage.envs.batched.stump_walker import StumpWalker
-    from tutelage.envs.batched.vec_task import VecTask
-    from tutelage.envs.batched.visual_randomization import VisualRandomization
+    from tutelage.envs.batched.adaptors.gymnasium_env import GymnasiumVecTask as GymnasiumVecTask
+    from tutelage.envs.batched.adaptors.gymnasium_env import SingleVecTask as SingleVecTask
+    from tutelage.envs.batched.adaptors.isaac_tensors import IsaacTensors as IsaacTensors
+    from tutelage.envs.batched.adaptors.rsl_rl import RslRlVecTask as RslRlVecTask
+    from tutelage.envs.batched.adaptors.sb3 import SB3VecTask as SB3VecTask
+    from tutelage.envs.batched.adaptors.skrl import SkrlVecTask as SkrlVecTask
+    from tutelage.envs.batched.cameras.camera_config import CameraConfig as CameraConfig
+    from tutelage.envs.batched.cameras.camera_config import make_cameras as make_cameras
+    from tutelage.envs.batched.looks.contact_sheet import contact_sheet as contact_sheet
+    from tutelage.envs.batched.looks.image_augmentation import ImageAugmentation as ImageAugmentation
+    from tutelage.envs.batched.looks.visual_randomization import VisualRandomization as VisualRandomization
+    from tutelage.envs.batched.simulators.simulator import Simulator as Simulator
+    from tutelage.envs.batched.simulators.simulator import SimulatorError as SimulatorError
+    from tutelage.envs.batched.simulators.simulator import SimulatorWarning as SimulatorWarning
+    from tutelage.envs.batched.simulators.simulator import make_simulator as make_simulator
+    from tutelage.envs.batched.task.rows import Rows as Rows
+    from tutelage.envs.batched.task.streams import RandomStreams as RandomStreams
+    from tutelage.envs.batched.task.vec_task import VecTask as VecTask
+    from tutelage.envs.batched.worlds.ball_balance import BallBalance as BallBalance
+    from tutelage.envs.batched.worlds.catalogue import VEC_TASKS as VEC_TASKS
+    from tutelage.envs.batched.worlds.catalogue import make_vec_task as make_vec_task
+    from tutelage.envs.batched.worlds.gymnasium_models import Hopper as Hopper
+    from tutelage.envs.batched.worlds.gymnasium_models import Walker2d as Walker2d
+    from tutelage.envs.batched.worlds.lift_object import LiftObject as LiftObject
+    from tutelage.envs.batched.worlds.push_cube import PushCube as PushCube
+    from tutelage.envs.batched.worlds.quadruped_terrain import QuadrupedTerrain as QuadrupedTerrain
+    from tutelage.envs.batched.worlds.reach import Reach as Reach
+    from tutelage.envs.batched.worlds.stump_walker import StumpWalker as StumpWalker
 
-_HOMES = {
-    "ball_balance": ("BallBalance",),
-    "cameras": (
-        "CameraConfig",
-        "make_cameras",
-    ),
-    "catalogue": (
-        "VEC_TASKS",
-        "make_vec_task",
-    ),
-    "contact_sheet": ("contact_sheet",),
-    "gymnasium_env": (
-        "GymnasiumVecTask",
-        "SingleVecTask",
-    ),
-    "gymnasium_models": (
-        "Hopper",
-        "Walker2d",
-    ),
-    "image_augmentation": ("ImageAugmentation",),
-    "isaac_tensors": ("IsaacTensors",),
-    "lift_object": ("LiftObject",),
-    "push_cube": ("PushCube",),
-    "quadruped_terrain": ("QuadrupedTerrain",),
-    "reach": ("Reach",),
-    "rows": ("Rows",),
-    "rsl_rl": ("RslRlVecTask",),
-    "sb3": ("SB3VecTask",),
-    "simulator": (
-        "Simulator",
-        "SimulatorError",
-        "SimulatorWarning",
-        "make_simulator",
-    ),
-    "skrl": ("SkrlVecTask",),
-    "streams": ("RandomStreams",),
-    "stump_walker": ("StumpWalker",),
-    "vec_task": ("VecTask",),
-    "visual_randomization": ("VisualRandomization",),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-
-__all__ = [
-    "VEC_TASKS",
-    "BallBalance",
-    "CameraConfig",
-    "GymnasiumVecTask",
-    "Hopper",
-    "ImageAugmentation",
-    "IsaacTensors",
-    "LiftObject",
-    "PushCube",
-    "QuadrupedTerrain",
-    "RandomStreams",
-    "Reach",
-    "Rows",
-    "RslRlVecTask",
-    "SB3VecTask",
-    "Simulator",
-    "SimulatorError",
-    "SimulatorWarning",
-    "SingleVecTask",
-    "SkrlVecTask",
-    "StumpWalker",
-    "VecTask",
-    "VisualRandomization",
-    "Walker2d",
-    "contact_sheet",
-    "make_cameras",
-    "make_simulator",
-    "make_vec_task",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Import names where they live when they are asked for: torch and MuJoCo take a second."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"tutelage.envs.batched.{_HOME_OF[name]}"), name)
+__getattr__, __all__ = lazy_names(__name__, __file__)

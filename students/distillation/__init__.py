@@ -28,180 +28,60 @@ asymmetric_ppo      the student                 rewards (PPO) alone
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tutelage.envs.contract.names import lazy_names
 
 if TYPE_CHECKING:
-    from tutelage.students.distillation import (
-        aacd,
-        asymmetric_ppo,
-        behaviour_cloning,
-        dagger,
-        dagger_value,
-        distil_then_rl,
-        feature_alignment,
-        kickstarting,
-        on_policy,
+    from tutelage.students.datasets.dataset import Dataset as Dataset
+    from tutelage.students.datasets.dataset import DatasetWriter as DatasetWriter
+    from tutelage.students.datasets.dataset_chunks import repair as repair
+    from tutelage.students.datasets.dataset_cloning import CloningConfig as CloningConfig
+    from tutelage.students.datasets.dataset_cloning import clone_from as clone_from
+    from tutelage.students.datasets.dataset_recording import RecordingConfig as RecordingConfig
+    from tutelage.students.datasets.dataset_recording import record as record
+    from tutelage.students.distillation import aacd as aacd
+    from tutelage.students.distillation import asymmetric_ppo as asymmetric_ppo
+    from tutelage.students.distillation import behaviour_cloning as behaviour_cloning
+    from tutelage.students.distillation import dagger as dagger
+    from tutelage.students.distillation import dagger_value as dagger_value
+    from tutelage.students.distillation import distil_then_rl as distil_then_rl
+    from tutelage.students.distillation import feature_alignment as feature_alignment
+    from tutelage.students.distillation import kickstarting as kickstarting
+    from tutelage.students.distillation import on_policy as on_policy
+    from tutelage.students.distillation.aacd import AACD as AACD
+    from tutelage.students.distillation.aacd import AACDConfig as AACDConfig
+    from tutelage.students.distillation.asymmetric_ppo import AsymmetricPPO as AsymmetricPPO
+    from tutelage.students.distillation.asymmetric_ppo import AsymmetricPPOConfig as AsymmetricPPOConfig
+    from tutelage.students.distillation.behaviour_cloning import BehaviourCloning as BehaviourCloning
+    from tutelage.students.distillation.behaviour_cloning import (
+        BehaviourCloningConfig as BehaviourCloningConfig,
     )
-    from tutelage.students.distillation.aacd import AACD, AACDConfig
-    from tutelage.students.distillation.asymmetric_ppo import AsymmetricPPO, AsymmetricPPOConfig
-    from tutelage.students.distillation.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
-    from tutelage.students.distillation.checkpoint import load_checkpoint, save_checkpoint
-    from tutelage.students.distillation.dagger import Dagger, DaggerConfig
-    from tutelage.students.distillation.dagger_value import DaggerValue, DaggerValueConfig
-    from tutelage.students.distillation.dataset import Dataset, DatasetWriter
-    from tutelage.students.distillation.dataset_chunks import repair
-    from tutelage.students.distillation.dataset_cloning import CloningConfig, clone_from
-    from tutelage.students.distillation.dataset_recording import RecordingConfig, record
-    from tutelage.students.distillation.distil_then_rl import DistilThenRL, DistilThenRLConfig
-    from tutelage.students.distillation.evaluation import Evaluation, evaluate_student
-    from tutelage.students.distillation.feature_alignment import FeatureAlignment, FeatureAlignmentConfig
-    from tutelage.students.distillation.frames import FrameBuffer
-    from tutelage.students.distillation.kickstarting import Kickstarting, KickstartingConfig
-    from tutelage.students.distillation.learner import Learner, LearningConfig
-    from tutelage.students.distillation.method import DistillationMethod
-    from tutelage.students.distillation.on_policy import OnPolicy, OnPolicyConfig
-    from tutelage.students.distillation.ppo import PPOConfig
-    from tutelage.students.distillation.progress import Budget, DistillationProgress, DistillationResult
+    from tutelage.students.distillation.dagger import Dagger as Dagger
+    from tutelage.students.distillation.dagger import DaggerConfig as DaggerConfig
+    from tutelage.students.distillation.dagger_value import DaggerValue as DaggerValue
+    from tutelage.students.distillation.dagger_value import DaggerValueConfig as DaggerValueConfig
+    from tutelage.students.distillation.distil_then_rl import DistilThenRL as DistilThenRL
+    from tutelage.students.distillation.distil_then_rl import DistilThenRLConfig as DistilThenRLConfig
+    from tutelage.students.distillation.feature_alignment import FeatureAlignment as FeatureAlignment
+    from tutelage.students.distillation.feature_alignment import (
+        FeatureAlignmentConfig as FeatureAlignmentConfig,
+    )
+    from tutelage.students.distillation.kickstarting import Kickstarting as Kickstarting
+    from tutelage.students.distillation.kickstarting import KickstartingConfig as KickstartingConfig
+    from tutelage.students.distillation.machinery.checkpoint import load_checkpoint as load_checkpoint
+    from tutelage.students.distillation.machinery.checkpoint import save_checkpoint as save_checkpoint
+    from tutelage.students.distillation.machinery.evaluation import Evaluation as Evaluation
+    from tutelage.students.distillation.machinery.evaluation import evaluate_student as evaluate_student
+    from tutelage.students.distillation.machinery.frames import FrameBuffer as FrameBuffer
+    from tutelage.students.distillation.machinery.learner import Learner as Learner
+    from tutelage.students.distillation.machinery.learner import LearningConfig as LearningConfig
+    from tutelage.students.distillation.machinery.method import DistillationMethod as DistillationMethod
+    from tutelage.students.distillation.machinery.progress import Budget as Budget
+    from tutelage.students.distillation.machinery.progress import DistillationProgress as DistillationProgress
+    from tutelage.students.distillation.machinery.progress import DistillationResult as DistillationResult
+    from tutelage.students.distillation.on_policy import OnPolicy as OnPolicy
+    from tutelage.students.distillation.on_policy import OnPolicyConfig as OnPolicyConfig
+    from tutelage.students.ppo.formulas import PPOConfig as PPOConfig
 
-_HOMES = {
-    "aacd": (
-        "AACD",
-        "AACDConfig",
-    ),
-    "asymmetric_ppo": (
-        "AsymmetricPPO",
-        "AsymmetricPPOConfig",
-    ),
-    "behaviour_cloning": (
-        "BehaviourCloning",
-        "BehaviourCloningConfig",
-    ),
-    "checkpoint": (
-        "load_checkpoint",
-        "save_checkpoint",
-    ),
-    "dagger": (
-        "Dagger",
-        "DaggerConfig",
-    ),
-    "dagger_value": (
-        "DaggerValue",
-        "DaggerValueConfig",
-    ),
-    "dataset": (
-        "Dataset",
-        "DatasetWriter",
-    ),
-    "dataset_chunks": ("repair",),
-    "dataset_cloning": (
-        "CloningConfig",
-        "clone_from",
-    ),
-    "dataset_recording": (
-        "RecordingConfig",
-        "record",
-    ),
-    "distil_then_rl": (
-        "DistilThenRL",
-        "DistilThenRLConfig",
-    ),
-    "evaluation": (
-        "Evaluation",
-        "evaluate_student",
-    ),
-    "feature_alignment": (
-        "FeatureAlignment",
-        "FeatureAlignmentConfig",
-    ),
-    "frames": ("FrameBuffer",),
-    "kickstarting": (
-        "Kickstarting",
-        "KickstartingConfig",
-    ),
-    "learner": (
-        "Learner",
-        "LearningConfig",
-    ),
-    "method": ("DistillationMethod",),
-    "on_policy": (
-        "OnPolicy",
-        "OnPolicyConfig",
-    ),
-    "ppo": ("PPOConfig",),
-    "progress": (
-        "Budget",
-        "DistillationProgress",
-        "DistillationResult",
-    ),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-_METHODS = (
-    "aacd",
-    "asymmetric_ppo",
-    "behaviour_cloning",
-    "dagger",
-    "dagger_value",
-    "distil_then_rl",
-    "feature_alignment",
-    "kickstarting",
-    "on_policy",
-)
-
-__all__ = [
-    "AACD",
-    "AACDConfig",
-    "AsymmetricPPO",
-    "AsymmetricPPOConfig",
-    "BehaviourCloning",
-    "BehaviourCloningConfig",
-    "Budget",
-    "CloningConfig",
-    "Dagger",
-    "DaggerConfig",
-    "DaggerValue",
-    "DaggerValueConfig",
-    "Dataset",
-    "DatasetWriter",
-    "DistilThenRL",
-    "DistilThenRLConfig",
-    "DistillationMethod",
-    "DistillationProgress",
-    "DistillationResult",
-    "Evaluation",
-    "FeatureAlignment",
-    "FeatureAlignmentConfig",
-    "FrameBuffer",
-    "Kickstarting",
-    "KickstartingConfig",
-    "Learner",
-    "LearningConfig",
-    "OnPolicy",
-    "OnPolicyConfig",
-    "PPOConfig",
-    "RecordingConfig",
-    "aacd",
-    "asymmetric_ppo",
-    "behaviour_cloning",
-    "clone_from",
-    "dagger",
-    "dagger_value",
-    "distil_then_rl",
-    "evaluate_student",
-    "feature_alignment",
-    "kickstarting",
-    "load_checkpoint",
-    "on_policy",
-    "record",
-    "repair",
-    "save_checkpoint",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Import names where they live when they are asked for: torch takes seconds."""
-    if name in _METHODS:
-        return importlib.import_module(f"{__name__}.{name}")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+__getattr__, __all__ = lazy_names(__name__, __file__)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from tutelage.students.critics import Critic
-from tutelage.students.distillation.actor_critic import ActorCritic, check_head
-from tutelage.students.distillation.learner import LearningConfig
-from tutelage.students.distillation.ppo import PPOConfig
-from tutelage.students.distillation.progress import Budget, DistillationResult, OnProgress
-from tutelage.teachers.experts import MLPExpert, check_expert
+from tutelage.students.distillation.machinery.learner import LearningConfig
+from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
+from tutelage.students.ppo.actor_critic import ActorCritic, check_head
+from tutelage.students.ppo.formulas import PPOConfig
+from tutelage.students.vision.critics import Critic
+from tutelage.teachers.experts.mlp_expert import MLPExpert, check_expert
 
 if TYPE_CHECKING:
-    from tutelage.envs.batched.vec_task import VecTask
-    from tutelage.students.vision_student import VisionStudent
-    from tutelage.teachers.experts import Expert
+    from tutelage.envs.batched.task.vec_task import VecTask
+    from tutelage.students.vision.vision_student import VisionStudent
+    from tutelage.teachers.experts.mlp_expert import Expert
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tutelage.students.distillation.actor_critic import ActorCritic
-from tutelage.students.distillation.learner import LearningConfig
-from tutelage.students.distillation.ppo import PPOConfig
-from tutelage.students.distillation.progress import Budget, DistillationResult, OnProgress
+from tutelage.students.distillation.machinery.learner import LearningConfig
+from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
+from tutelage.students.ppo.actor_critic import ActorCritic
+from tutelage.students.ppo.formulas import PPOConfig
 
 if TYPE_CHECKING:
-    from tutelage.envs.batched.vec_task import VecTask
-    from tutelage.students.vision_student import VisionStudent
-    from tutelage.teachers.experts import Expert
+    from tutelage.envs.batched.task.vec_task import VecTask
+    from tutelage.students.vision.vision_student import VisionStudent
+    from tutelage.teachers.experts.mlp_expert import Expert
 
 
 @dataclass(frozen=True)

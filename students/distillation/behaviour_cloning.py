@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Generator, Tensor
 
-from tutelage.envs.state import StateDict
-from tutelage.students.distillation.frames import FrameBuffer
-from tutelage.students.distillation.learner import LearningConfig
-from tutelage.students.distillation.method import DistillationMethod
-from tutelage.students.distillation.progress import Budget, DistillationResult, OnProgress
-from tutelage.students.threads import torch_threads
+from tutelage.envs.contract.state import StateDict
+from tutelage.students.distillation.machinery.frames import FrameBuffer
+from tutelage.students.distillation.machinery.learner import LearningConfig
+from tutelage.students.distillation.machinery.method import DistillationMethod
+from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
+from tutelage.students.torch_tools.threads import torch_threads
 
 if TYPE_CHECKING:
-    from tutelage.envs.batched.vec_task import VecTask
-    from tutelage.students.vision_student import VisionStudent
-    from tutelage.teachers.experts import Expert
+    from tutelage.envs.batched.task.vec_task import VecTask
+    from tutelage.students.vision.vision_student import VisionStudent
+    from tutelage.teachers.experts.mlp_expert import Expert
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from tutelage.students.distillation.actor_critic import discount
 from tutelage.students.distillation.dagger import Dagger, DaggerConfig, mixture
-from tutelage.students.distillation.ppo import PPOConfig, gae
-from tutelage.students.distillation.progress import DistillationResult, OnProgress
-from tutelage.students.distillation.roll_out import Drive
-from tutelage.students.threads import torch_threads
-from tutelage.students.vision_config import STUDENT_VIEW
+from tutelage.students.distillation.machinery.progress import DistillationResult, OnProgress
+from tutelage.students.distillation.machinery.roll_out import Drive
+from tutelage.students.ppo.actor_critic import discount
+from tutelage.students.ppo.formulas import PPOConfig, gae
+from tutelage.students.torch_tools.threads import torch_threads
+from tutelage.students.vision.vision_config import STUDENT_VIEW
 
 if TYPE_CHECKING:
-    from tutelage.envs.batched.vec_task import VecTask
-    from tutelage.students.critics import Critic
-    from tutelage.students.vision_student import VisionStudent
-    from tutelage.teachers.experts import Expert
+    from tutelage.envs.batched.task.vec_task import VecTask
+    from tutelage.students.vision.critics import Critic
+    from tutelage.students.vision.vision_student import VisionStudent
+    from tutelage.teachers.experts.mlp_expert import Expert
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class DaggerValue(Dagger):
     fine-tuned by reinforcement learning, which with a new critic would first damage it. Here, after each
     round::
 
-        V(s_t) -> R_t = V(s_t) + A_t,    A_t as in `tutelage.students.distillation.ppo.gae`
+        V(s_t) -> R_t = V(s_t) + A_t,    A_t as in `tutelage.students.ppo.formulas.gae`
 
     on the last roll-out alone, as older ones are of older students. The public code stores the observations
     after a step in place of those before it, so that its targets are one step off; here s_t is the state in

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Generator, Tensor
 
-from tutelage.envs.state import StateDict
-from tutelage.students.distillation.actor_critic import ActorCritic, Trajectories, check_actor_critic
+from tutelage.envs.contract.state import StateDict
 from tutelage.students.distillation.asymmetric_ppo import AsymmetricPPOConfig
 from tutelage.students.distillation.dagger_value import DaggerValue, DaggerValueConfig
-from tutelage.students.distillation.learner import Learner, LearningConfig
-from tutelage.students.distillation.losses import gaussian_kl
-from tutelage.students.distillation.ppo import PPOConfig, Terms
-from tutelage.students.distillation.progress import Budget, DistillationResult, OnProgress
+from tutelage.students.distillation.machinery.learner import Learner, LearningConfig
+from tutelage.students.distillation.machinery.losses import gaussian_kl
+from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
+from tutelage.students.ppo.actor_critic import ActorCritic, Trajectories, check_actor_critic
+from tutelage.students.ppo.formulas import PPOConfig, Terms
 
 if TYPE_CHECKING:
-    from tutelage.envs.batched.vec_task import Observations, VecTask
-    from tutelage.students.student_state import Heads
-    from tutelage.students.vision_student import VisionStudent
-    from tutelage.teachers.experts import Advice, Expert
+    from tutelage.envs.batched.task.vec_task import Observations, VecTask
+    from tutelage.students.vision.student_state import Heads
+    from tutelage.students.vision.vision_student import VisionStudent
+    from tutelage.teachers.experts.mlp_expert import Advice, Expert
 
 
 @dataclass(frozen=True)

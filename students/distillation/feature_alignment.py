@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
 
-from tutelage.students.aligned_student import AdaptedHead, AlignedStudent, Thought
 from tutelage.students.distillation.dagger import Dagger, DaggerConfig
-from tutelage.students.distillation.frames import FrameBuffer
-from tutelage.students.distillation.learner import Learner
-from tutelage.students.distillation.losses import huber
-from tutelage.students.distillation.progress import DistillationResult, OnProgress
+from tutelage.students.distillation.machinery.frames import FrameBuffer
+from tutelage.students.distillation.machinery.learner import Learner
+from tutelage.students.distillation.machinery.losses import huber
+from tutelage.students.distillation.machinery.progress import DistillationResult, OnProgress
+from tutelage.students.vision.aligned_student import AdaptedHead, AlignedStudent, Thought
 
 if TYPE_CHECKING:
-    from tutelage.envs.batched.vec_task import VecTask
-    from tutelage.students.student_state import StudentState
-    from tutelage.students.vision_student import VisionStudent
-    from tutelage.teachers.experts import Expert
+    from tutelage.envs.batched.task.vec_task import VecTask
+    from tutelage.students.vision.student_state import StudentState
+    from tutelage.students.vision.vision_student import VisionStudent
+    from tutelage.teachers.experts.mlp_expert import Expert
 
 VIEW, TRUST = "head/view", "head/trust"
 """Fields of the ring that hold what the head's expert saw, and how far its features are to be followed."""

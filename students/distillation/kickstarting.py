@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
-from tutelage.envs.state import StateDict
-from tutelage.students.distillation.actor_critic import ActorCritic, Trajectories
-from tutelage.students.distillation.learner import LearningConfig
-from tutelage.students.distillation.losses import gaussian_kl
-from tutelage.students.distillation.ppo import PPOConfig
-from tutelage.students.distillation.progress import Budget, DistillationResult, OnProgress
-from tutelage.teachers.expert_router import ExpertRouter
+from tutelage.envs.contract.state import StateDict
+from tutelage.students.distillation.machinery.learner import LearningConfig
+from tutelage.students.distillation.machinery.losses import gaussian_kl
+from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
+from tutelage.students.ppo.actor_critic import ActorCritic, Trajectories
+from tutelage.students.ppo.formulas import PPOConfig
+from tutelage.teachers.experts.expert_router import ExpertRouter
 
 if TYPE_CHECKING:
-    from tutelage.envs.batched.vec_task import Observations, VecTask
-    from tutelage.students.student_state import Heads
-    from tutelage.students.vision_student import VisionStudent
-    from tutelage.teachers.experts import Advice, Expert
+    from tutelage.envs.batched.task.vec_task import Observations, VecTask
+    from tutelage.students.vision.student_state import Heads
+    from tutelage.students.vision.vision_student import VisionStudent
+    from tutelage.teachers.experts.mlp_expert import Advice, Expert
 
 WEIGHTS = (1e-3, 1e3)  # between which the adaptive weight stays
 NO_VALUES = (

@@ -7,7 +7,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from tutelage.envs import BoxTasks, TaskError, check_task_env
-from tutelage.experiments.catalogue import (
+from tutelage.experiments.worlds.catalogue import (
     TASK_ENVS,
     build_task_teacher,
     make_eval_venv,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tutelage.envs.tasks import BoxTasks, DiscreteTasks
+from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks
 
 SPACE = BoxTasks({"gate_position": (-4, 4), "gate_width": (0.5, 8)})
 SPEED = {"target": 0.02, "random": 0.55, "alp-gmm": 1.0, "riac": 0.8, "covar-gmm": 0.95, "adr": 0.7}
@@ -136,7 +136,7 @@ def reach_expert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained expert for Reach, with a critic; it says that it cost 100 steps and 1.5 s."""
     import torch
 
-    from tutelage.teachers.experts import ExpertConfig, MLPExpert
+    from tutelage.teachers.experts.mlp_expert import ExpertConfig, MLPExpert
 
     config = ExpertConfig(
         view="privileged",

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tutelage.envs.batched.catalogue import VEC_TASKS
+from tutelage.envs.batched.worlds.catalogue import VEC_TASKS
 from tutelage.experiments.compare import CompareConfig, ComparisonError, compare, preset, resolve
 
 TUTELAGE = [sys.executable, "-m", "tutelage.experiments.main"]
@@ -172,7 +172,7 @@ USER = """
 import gymnasium
 import numpy as np
 from tutelage.envs import DiscreteTasks, PointMassGate
-from tutelage.envs.state import rng_state, set_rng_state
+from tutelage.envs.contract.state import rng_state, set_rng_state
 
 class Mine(PointMassGate):
     pass

@@ -17,7 +17,6 @@ import torch
 import tyro
 from PIL import Image
 
-from tutelage.experiments import data_run
 from tutelage.experiments.data import (
     DataConfig,
     InfoConfig,
@@ -28,13 +27,14 @@ from tutelage.experiments.data import (
     data,
     data_sheet,
 )
-from tutelage.experiments.folders import FolderError, locked
 from tutelage.experiments.main import main
-from tutelage.students.distillation.dataset import Dataset
-from tutelage.students.distillation.dataset_cloning import clone_from
-from tutelage.students.distillation.dataset_files import DatasetError
-from tutelage.students.vision_student import VisionStudent
-from tutelage.teachers.experts import ExpertConfig, MLPExpert
+from tutelage.experiments.runs.locking import FolderError, locked
+from tutelage.experiments.trainings import data_run
+from tutelage.students.datasets.dataset import Dataset
+from tutelage.students.datasets.dataset_cloning import clone_from
+from tutelage.students.datasets.dataset_files import DatasetError
+from tutelage.students.vision.vision_student import VisionStudent
+from tutelage.teachers.experts.mlp_expert import ExpertConfig, MLPExpert
 
 
 @pytest.fixture(scope="module")

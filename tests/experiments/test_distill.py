@@ -11,20 +11,20 @@ import pytest
 import torch
 from rich.console import Console
 
-from tutelage.experiments import distill_run
 from tutelage.experiments.distill import DistillConfig, distill, make_task, only
-from tutelage.experiments.distill_checks import checked
-from tutelage.experiments.distill_expert import make_expert
-from tutelage.experiments.distill_grid import DistillGrid
-from tutelage.experiments.distill_methods import METHODS
-from tutelage.experiments.distill_presets import PRESETS, QUICK_FRAMES, on_the_way, test_sets
-from tutelage.experiments.distill_record import StudentRecord
-from tutelage.experiments.distill_run import make_student, method_settings, read_results, run_cell
-from tutelage.experiments.folders import FolderError
-from tutelage.students.aligned_student import AlignedStudent, load_vision_student
-from tutelage.students.distillation.evaluation import Evaluation
-from tutelage.students.presets import student_preset
-from tutelage.teachers.experts import MLPExpert
+from tutelage.experiments.runs.locking import FolderError
+from tutelage.experiments.trainings import distill_run
+from tutelage.experiments.trainings.distill_checks import checked
+from tutelage.experiments.trainings.distill_expert import make_expert
+from tutelage.experiments.trainings.distill_grid import DistillGrid
+from tutelage.experiments.trainings.distill_methods import METHODS
+from tutelage.experiments.trainings.distill_presets import PRESETS, QUICK_FRAMES, on_the_way, test_sets
+from tutelage.experiments.trainings.distill_record import StudentRecord
+from tutelage.experiments.trainings.distill_run import make_student, method_settings, read_results, run_cell
+from tutelage.students.distillation.machinery.evaluation import Evaluation
+from tutelage.students.sb3.presets import student_preset
+from tutelage.students.vision.aligned_student import AlignedStudent, load_vision_student
+from tutelage.teachers.experts.mlp_expert import MLPExpert
 
 test_sets.__test__ = False  # type: ignore[attr-defined]  # a name of the domain, not a test
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tutelage.envs.tasks import BoxTasks, DiscreteTasks
+from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks
 from tutelage.experiments.report import ReportConfig, report
-from tutelage.experiments.runs import GridError, read_grid
-from tutelage.experiments.statistics import holm, iqm, welch
-from tutelage.experiments.summary import findings, gather, readable, summary_table
+from tutelage.experiments.reports.statistics import holm, iqm, welch
+from tutelage.experiments.reports.summary import findings, gather, readable, summary_table
+from tutelage.experiments.runs.reading import GridError, read_grid
 
 
 def set_success(folder, cell, value):
@@ -235,8 +235,8 @@ def test_the_command_names_mistakes_in_one_line(make_grid):
 def test_the_table_needs_no_plotting(make_grid):
     folder = make_grid(seeds=2, steps=2000, every=2000)
     code = (
-        "import sys; from tutelage.experiments.runs import read_grid; "
-        "from tutelage.experiments.summary import summary_table; "
+        "import sys; from tutelage.experiments.runs.reading import read_grid; "
+        "from tutelage.experiments.reports.summary import summary_table; "
         f"assert len(summary_table(read_grid({str(folder)!r}))) == 3; "
         "sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
     )

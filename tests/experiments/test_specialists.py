@@ -16,17 +16,17 @@ import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tutelage.envs.batched.object_tasks import ObjectTasks
-from tutelage.envs.tasks import BoxTasks
-from tutelage.experiments import specialists_run
-from tutelage.experiments.folders import FolderError
+from tutelage.envs.batched.worlds.object_tasks import ObjectTasks
+from tutelage.envs.contract.tasks import BoxTasks
+from tutelage.experiments.runs.locking import FolderError
 from tutelage.experiments.specialists import SpecialistsConfig, results_table, specialists
-from tutelage.experiments.specialists_run import OneCluster, TaskClusters
-from tutelage.students.expert_training import train_expert
-from tutelage.students.state_distillation import StateDaggerConfig
-from tutelage.students.vision_student import VisionStudent
-from tutelage.teachers.expert_router import ExpertRouter
-from tutelage.teachers.experts import MLPExpert
+from tutelage.experiments.trainings import specialists_run
+from tutelage.experiments.trainings.specialists_run import OneCluster, TaskClusters
+from tutelage.students.distillation.state_distillation import StateDaggerConfig
+from tutelage.students.experts.expert_training import train_expert
+from tutelage.students.vision.vision_student import VisionStudent
+from tutelage.teachers.experts.expert_router import ExpertRouter
+from tutelage.teachers.experts.mlp_expert import MLPExpert
 
 LINE = BoxTasks({"place": (0.0, 10.0)})
 PAIR = TaskClusters(np.array([0.0]), np.array([1.0]), np.array([[0.2], [0.6]]))  # of the unit cube
@@ -232,7 +232,7 @@ def test_the_router_asks_the_specialist_of_the_task() -> None:
             self.value = value
 
         def advise(self, obs_dict: Any) -> Any:
-            from tutelage.teachers.experts import Advice
+            from tutelage.teachers.experts.mlp_expert import Advice
 
             n = len(obs_dict["policy"])
             return Advice(torch.full((n, 4), self.value), torch.ones(n, 4), None)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.experiments.event_log import RunLog
+from tutelage.experiments.tensorboard.event_log import RunLog
 from tutelage.experiments.watch import WatchConfig, WatchError, links, main, tensorboard_command
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tutelage.envs.batched.rows import Rows
-from tutelage.envs.batched.vec_task import VecTask
-from tutelage.envs.tasks import BoxTasks
+from tutelage.envs.batched.task.rows import Rows
+from tutelage.envs.batched.task.vec_task import VecTask
+from tutelage.envs.contract.tasks import BoxTasks
 
 
 class Rail(VecTask):

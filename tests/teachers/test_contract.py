@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from tutelage.envs.cube_toy import CubeToy, CubeToyConfig
-from tutelage.envs.episodes import Episodes
-from tutelage.envs.interface import TaskTeacher
-from tutelage.envs.state import StateError, load_state, save_state
-from tutelage.envs.tasks import BoxTasks, DiscreteTasks
+from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.interface import TaskTeacher
+from tutelage.envs.contract.state import StateError, load_state, save_state
+from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks
+from tutelage.envs.toy.cube_toy import CubeToy, CubeToyConfig
 from tutelage.teachers import TASK_TEACHERS, TaskKnowledge, make_task_teacher, needs_knowledge
 
 SPACE = BoxTasks({"height": (0.0, 3.0), "spacing": (-1.0, 5.0)})

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tutelage.envs.batched.cameras import CameraConfig
-from tutelage.envs.batched.rows import Rows
-from tutelage.envs.batched.vec_task import VecTask
-from tutelage.envs.tasks import BoxTasks
-from tutelage.students.distillation.evaluation import Evaluation
-from tutelage.students.vision_student import VisionConfig, VisionStudent
-from tutelage.teachers.experts import Advice
+from tutelage.envs.batched.cameras.camera_config import CameraConfig
+from tutelage.envs.batched.task.rows import Rows
+from tutelage.envs.batched.task.vec_task import VecTask
+from tutelage.envs.contract.tasks import BoxTasks
+from tutelage.students.distillation.machinery.evaluation import Evaluation
+from tutelage.students.vision.vision_student import VisionConfig, VisionStudent
+from tutelage.teachers.experts.mlp_expert import Advice
 
 STEP = 0.3  # m that the slider moves for an action of 1
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from tutelage.students.distillation.aacd import AACD, AACDConfig, distil
-from tutelage.students.distillation.evaluation import evaluate_student
-from tutelage.students.distillation.learner import LearningConfig
-from tutelage.students.distillation.ppo import PPOConfig
-from tutelage.students.distillation.progress import Budget
-from tutelage.teachers.experts import ExpertConfig, MLPExpert
+from tutelage.students.distillation.machinery.evaluation import evaluate_student
+from tutelage.students.distillation.machinery.learner import LearningConfig
+from tutelage.students.distillation.machinery.progress import Budget
+from tutelage.students.ppo.formulas import PPOConfig
+from tutelage.teachers.experts.mlp_expert import ExpertConfig, MLPExpert
 
 LEARNING = LearningConfig(batch_size=96, learning_rate=3e-3, max_grad_norm=1.0, threads=1)
 CONFIG = AACDConfig(Budget(frames=9_000), LEARNING, PPOConfig(rollout_steps=12, epochs=4))

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from tutelage.students.distillation.asymmetric_ppo import AsymmetricPPO, AsymmetricPPOConfig, distil
-from tutelage.students.distillation.evaluation import evaluate_student
-from tutelage.students.distillation.learner import LearningConfig
-from tutelage.students.distillation.ppo import PPOConfig
-from tutelage.students.distillation.progress import Budget
+from tutelage.students.distillation.machinery.evaluation import evaluate_student
+from tutelage.students.distillation.machinery.learner import LearningConfig
+from tutelage.students.distillation.machinery.progress import Budget
+from tutelage.students.ppo.formulas import PPOConfig
 
 LEARNING = LearningConfig(batch_size=96, learning_rate=3e-3, max_grad_norm=1.0, threads=1)
 PPO = PPOConfig(rollout_steps=12, epochs=4, gamma=0.9)

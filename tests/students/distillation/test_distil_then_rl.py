@@ -9,10 +9,10 @@ from torch import Tensor
 
 from tutelage.students.distillation import Budget, LearningConfig, distil_then_rl, evaluate_student
 from tutelage.students.distillation.distil_then_rl import DistilThenRL, DistilThenRLConfig, FineTuning
-from tutelage.students.distillation.losses import gaussian_kl
-from tutelage.students.distillation.ppo import PPOConfig
-from tutelage.students.student_state import Heads
-from tutelage.students.vision_student import VisionStudent
+from tutelage.students.distillation.machinery.losses import gaussian_kl
+from tutelage.students.ppo.formulas import PPOConfig
+from tutelage.students.vision.student_state import Heads
+from tutelage.students.vision.vision_student import VisionStudent
 
 LEARNING = LearningConfig(
     loss="kl", batch_size=64, sequence_length=6, burn_in=0, threads=1, learning_rate=2e-3, shard_size=512
@@ -135,7 +135,7 @@ def test_it_learns(slider: Any, expert: Any, new_student: Any, better: Any) -> N
 
 def test_rewards_alone_bring_a_distilled_student_on(slider: Any, new_student: Any) -> None:
     """The expert stays where it is: what is distilled fails, and what then learns from rewards fails less."""
-    from tutelage.teachers.experts import Advice
+    from tutelage.teachers.experts.mlp_expert import Advice
 
     class Still:
         view, num_actions, queries = "privileged", 1, 0

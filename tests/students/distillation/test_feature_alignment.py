@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tutelage.envs.state import StateError
-from tutelage.students.aligned_student import AdaptedHead, AlignedStudent, Thought, load_vision_student
+from tutelage.envs.contract.state import StateError
 from tutelage.students.distillation import Budget, LearningConfig, evaluate_student, feature_alignment
 from tutelage.students.distillation.feature_alignment import (
     TRUST,
@@ -20,9 +19,10 @@ from tutelage.students.distillation.feature_alignment import (
     FeatureAlignment,
     FeatureAlignmentConfig,
 )
-from tutelage.students.vision_student import VisionConfig, VisionStudent
-from tutelage.teachers.expert_router import ExpertRouter, box_rule
-from tutelage.teachers.experts import ExpertConfig, MLPExpert
+from tutelage.students.vision.aligned_student import AdaptedHead, AlignedStudent, Thought, load_vision_student
+from tutelage.students.vision.vision_student import VisionConfig, VisionStudent
+from tutelage.teachers.experts.expert_router import ExpertRouter, box_rule
+from tutelage.teachers.experts.mlp_expert import ExpertConfig, MLPExpert
 
 LEARNING = LearningConfig(batch_size=64, sequence_length=6, burn_in=0, threads=1, learning_rate=2e-3)
 CONFIG = FeatureAlignmentConfig(Budget(frames=9_000), LEARNING, rollout_steps=6, updates=8)
@@ -294,7 +294,7 @@ def test_either_kind_replaces_the_other_in_a_folder(slider: Any, aligned: Any, t
 
 def test_exported_it_acts_the_same(slider: Any, aligned: Any, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    from tutelage.students.onnx_export import run_onnx
+    from tutelage.students.vision.onnx_export import run_onnx
 
     task = slider(num_envs=4)
     student = aligned(task, precision="float32")

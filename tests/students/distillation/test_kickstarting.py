@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tutelage.students.distillation.evaluation import evaluate_student
 from tutelage.students.distillation.kickstarting import Kickstarting, KickstartingConfig, distil
-from tutelage.students.distillation.learner import LearningConfig
-from tutelage.students.distillation.ppo import PPOConfig
-from tutelage.students.distillation.progress import Budget
-from tutelage.students.student_state import Heads
-from tutelage.teachers.expert_router import ExpertRouter
-from tutelage.teachers.experts import Advice, ExpertConfig, MLPExpert
+from tutelage.students.distillation.machinery.evaluation import evaluate_student
+from tutelage.students.distillation.machinery.learner import LearningConfig
+from tutelage.students.distillation.machinery.progress import Budget
+from tutelage.students.ppo.formulas import PPOConfig
+from tutelage.students.vision.student_state import Heads
+from tutelage.teachers.experts.expert_router import ExpertRouter
+from tutelage.teachers.experts.mlp_expert import Advice, ExpertConfig, MLPExpert
 
 LEARNING = LearningConfig(batch_size=96, learning_rate=3e-3, max_grad_norm=1.0, threads=1)
 CONFIG = KickstartingConfig(Budget(frames=6_000), LEARNING, PPOConfig(rollout_steps=12, epochs=2, gamma=0.9))

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tutelage.envs.batched.cameras import CameraConfig
-from tutelage.envs.batched.reach import Reach
-from tutelage.envs.batched.visual_randomization import VisualRandomization
+from tutelage.envs.batched.cameras.camera_config import CameraConfig
+from tutelage.envs.batched.looks.visual_randomization import VisualRandomization
+from tutelage.envs.batched.worlds.reach import Reach
 from tutelage.students.distillation.dagger import Dagger, DaggerConfig
-from tutelage.students.distillation.learner import LearningConfig
-from tutelage.students.distillation.method import load_optimizer, optimizer_state
-from tutelage.students.distillation.progress import Budget, Ledger
-from tutelage.teachers.experts import Advice
+from tutelage.students.distillation.machinery.learner import LearningConfig
+from tutelage.students.distillation.machinery.method import load_optimizer, optimizer_state
+from tutelage.students.distillation.machinery.progress import Budget, Ledger
+from tutelage.teachers.experts.mlp_expert import Advice
 
 
 class Still:

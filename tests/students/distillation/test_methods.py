@@ -20,10 +20,10 @@ from tutelage.students.distillation import (
 )
 from tutelage.students.distillation.behaviour_cloning import Disturbance
 from tutelage.students.distillation.dagger_value import DaggerValueConfig
-from tutelage.students.distillation.frames import FrameBuffer
-from tutelage.students.distillation.learner import DEVIATION, LABEL, Learner
-from tutelage.students.distillation.progress import Ledger
-from tutelage.students.vision_student import VisionConfig, VisionStudent
+from tutelage.students.distillation.machinery.frames import FrameBuffer
+from tutelage.students.distillation.machinery.learner import DEVIATION, LABEL, Learner
+from tutelage.students.distillation.machinery.progress import Ledger
+from tutelage.students.vision.vision_student import VisionConfig, VisionStudent
 
 LEARNING = LearningConfig(batch_size=64, sequence_length=6, burn_in=0, threads=1, learning_rate=2e-3)
 CONFIGS: dict[str, Any] = {
@@ -106,7 +106,7 @@ def test_students_of_all_kinds_are_trained(
 
 
 def distillation_augmentation() -> Any:
-    from tutelage.envs.batched.image_augmentation import ImageAugmentation
+    from tutelage.envs.batched.looks.image_augmentation import ImageAugmentation
 
     return ImageAugmentation(shift=2)
 
@@ -256,8 +256,8 @@ def test_evaluation_is_of_the_same_episodes_however_many_environments(
 
 
 def test_returns_of_an_evaluation_by_hand(slider: Any) -> None:
-    from tutelage.students.distillation.evaluation import evaluate_student
-    from tutelage.teachers.experts import Advice
+    from tutelage.students.distillation.machinery.evaluation import evaluate_student
+    from tutelage.teachers.experts.mlp_expert import Advice
 
     class Still:
         view, num_actions, queries = "privileged", 1, 0

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tutelage.envs.batched.cameras import CameraConfig
-from tutelage.envs.batched.reach import Reach
+from tutelage.envs.batched.cameras.camera_config import CameraConfig
+from tutelage.envs.batched.worlds.reach import Reach
 from tutelage.students import distillation
 from tutelage.students.distillation import (
     Budget,
@@ -20,11 +20,11 @@ from tutelage.students.distillation import (
     evaluate_student,
     kickstarting,
 )
-from tutelage.students.distillation.learner import LABEL
-from tutelage.students.distillation.ppo import PPOConfig
-from tutelage.students.vision_student import VisionConfig, VisionStudent
-from tutelage.teachers.expert_router import ExpertRouter, box_rule
-from tutelage.teachers.experts import Advice, ExpertConfig, MLPExpert
+from tutelage.students.distillation.machinery.learner import LABEL
+from tutelage.students.ppo.formulas import PPOConfig
+from tutelage.students.vision.vision_student import VisionConfig, VisionStudent
+from tutelage.teachers.experts.expert_router import ExpertRouter, box_rule
+from tutelage.teachers.experts.mlp_expert import Advice, ExpertConfig, MLPExpert
 
 LEARNING = LearningConfig(batch_size=64, sequence_length=6, burn_in=0, threads=1, learning_rate=2e-3)
 PPO = PPOConfig(rollout_steps=6, epochs=1)

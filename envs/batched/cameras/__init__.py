@@ -1,0 +1,1 @@
+"""Cameras of batched tasks: a ray caster for CPUs, MJWarp's renderer for GPUs."""

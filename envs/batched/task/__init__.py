@@ -1,0 +1,1 @@
+"""`VecTask`, the contract of batched MuJoCo tasks, and its parts."""

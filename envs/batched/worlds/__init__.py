@@ -1,0 +1,1 @@
+"""The batched worlds, one file each, and what several of them are built of."""

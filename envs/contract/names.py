@@ -1,0 +1,68 @@
+"""Names: those that a package offers and imports on first use, and those that a user has mistyped.
+
+Torch, MuJoCo and scikit-learn take seconds to import; a package that offers names of all its rooms must not
+import them for whoever needs one. And an unknown name is answered in one way everywhere: with the nearest.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+
+def lazy_names(package: str, file: str) -> tuple[Callable[[str], Any], list[str]]:
+    """Make a package's ``__getattr__`` and ``__all__`` from its imports under ``if TYPE_CHECKING:``.
+
+    The block is what type checkers and editors read, so it is the one list there is::
+
+        if TYPE_CHECKING:
+            from tutelage.envs.contract.tasks import BoxTasks as BoxTasks
+
+        __getattr__, __all__ = lazy_names(__name__, __file__)
+
+    Args:
+        package: the package's ``__name__``.
+        file: its ``__file__``.
+
+    Returns:
+        ``__getattr__``, which imports a name where it lives, and the sorted names.
+    """
+    homes: dict[str, str] = {}
+    for block in ast.parse(Path(file).read_text(encoding="utf-8")).body:
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
+            for statement in block.body:
+                if isinstance(statement, ast.ImportFrom) and statement.module:
+                    homes |= {a.name: statement.module for a in statement.names if a.asname == a.name}
+
+    def __getattr__(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if homes[name] == package:  # a module of the package itself
+            return importlib.import_module(f"{package}.{name}")
+        return getattr(importlib.import_module(homes[name]), name)
+
+    return __getattr__, sorted(homes)
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], also: str = "") -> str:
+    """The message about a name that does not exist: what was meant, and all that there is.
+
+    Args:
+        kind: what the name is of, e.g. ``"task teacher"``.
+        name: what the user wrote.
+        known: all names, in the order in which they are listed.
+        also: what else would do, e.g. ``"module:Class of your own"``.
+
+    Example:
+        >>> unknown_name("student", "pppo", ["ppo", "sac"])
+        "unknown student 'pppo'; did you mean 'ppo'? Known: ppo, sac"
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1)
+    near = near or difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}" + (f"; or {also}" if also else "")

@@ -1,0 +1,1 @@
+"""PointMassGate: a point mass that must pass a gate; its physics, single and batched."""

@@ -1,0 +1,1 @@
+"""StumpTracks and HexagonTracks: Box2D walkers over obstacle courses."""

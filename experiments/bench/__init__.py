@@ -1,0 +1,1 @@
+"""`tutelage bench`: measurements."""

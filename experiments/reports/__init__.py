@@ -1,0 +1,1 @@
+"""Statistics, pictures and pages."""

@@ -1,0 +1,1 @@
+"""What experiments know of each world."""

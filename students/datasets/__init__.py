@@ -1,0 +1,1 @@
+"""Recorded frames on disk, and students cloned from them."""

@@ -1,0 +1,1 @@
+"""What all distillation methods share: the round, roll-outs, losses, checkpoints."""

@@ -1,0 +1,116 @@
+"""What makes a student's action differ from the expert's: losses per sample.
+
+Means and standard deviations are ``(..., a)``; losses are ``(...)``, summed over the a actions for the
+divergences (as log-probabilities are) and averaged over them for MSE and Huber.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from tutelage.teachers.experts.mlp_expert import unknown
+
+LOSSES = ("huber", "mse", "kl", "sigma")
+"""Names: `huber` and `mse` on means; `kl` of Gaussians; `sigma`: L2 weighted by the expert's deviations."""
+
+
+def mse(mean: Tensor, target: Tensor) -> Tensor:
+    """Squared error, averaged over actions: ``mean_j (m_j - t_j)^2``."""
+    return (mean - target).square().mean(-1)
+
+
+def huber(mean: Tensor, target: Tensor, beta: float = 0.1) -> Tensor:
+    """Huber 1964 in the "smooth L1" scale: ``e^2 / (2 beta)`` below `beta`, ``|e| - beta / 2`` above.
+
+    Labels of a bounded controller are often at their limits, where single large errors must not rule.
+    """
+    error = (mean - target).abs()
+    return torch.where(error < beta, error.square() / (2 * beta), error - beta / 2).mean(-1)
+
+
+def tempered(std: Tensor, temperature: float) -> Tensor:
+    """Standard deviations of normal distributions at a temperature: ``e sqrt(temperature)``.
+
+    Rusu et al. 2015, "Policy Distillation", equation 3, soften or sharpen the expert alone:
+    ``softmax(q / temperature)``. That is a distribution to the power ``1 / temperature``, made to sum to 1
+    again; of a normal one, ``exp(-(a - t)^2 / (2 e^2))``, that multiplies the variance by the temperature and
+    leaves the mean where it is. Below 1 the expert is surer of itself, above 1 less so.
+
+    Raises:
+        ValueError: for a temperature that is not positive.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, not {temperature}")
+    return std if temperature == 1 else std * math.sqrt(temperature)
+
+
+def gaussian_kl(mean: Tensor, std: Tensor, target_mean: Tensor, target_std: Tensor) -> Tensor:
+    """KL(expert || student) of normal distributions with independent actions, summed over actions.
+
+    ``sum_j ln(s_j / e_j) + (e_j^2 + (m_j - t_j)^2) / (2 s_j^2) - 1/2``, s the student's deviation, e the
+    expert's. Rusu et al. 2015, "Policy Distillation", use this direction, and found it better than regression
+    and than the most likely action. On trajectories of the student it is the "on-policy distill" of Czarnecki
+    et al. 2019, "Distilling Policy Distillation", up to the entropy of the expert, which has no gradient.
+    """
+    ratio = target_std / std
+    distance = (mean - target_mean) / std
+    return (0.5 * (ratio.square() + distance.square() - 1) - ratio.log()).sum(-1)
+
+
+def sigma_weighted(mean: Tensor, std: Tensor | None, target_mean: Tensor, target_std: Tensor) -> Tensor:
+    """Squared error in units of the expert's deviations, plus that of the deviations, summed over actions.
+
+    ``sum_j ((m_j - t_j) / e_j)^2 + (s_j - e_j)^2``, as DEXTRAH-G weights its student (Lum et al. 2024): where
+    the expert is sure, the student must be exact. Without a student's `std` the second term is left out.
+    """
+    loss = ((mean - target_mean) / target_std).square().sum(-1)
+    return loss if std is None else loss + (std - target_std).square().sum(-1)
+
+
+def distillation_loss(
+    name: str,
+    mean: Tensor,
+    std: Tensor | None,
+    target_mean: Tensor,
+    target_std: Tensor,
+    huber_beta: float = 0.1,
+    temperature: float = 1.0,
+) -> Tensor:
+    """The loss `name` of each sample, ``(...)``.
+
+    Args:
+        name: one of `LOSSES`.
+        mean, std: the student's; `std` is None for a deterministic head, which `kl` takes as having the
+            expert's (it is then half of the `sigma` loss).
+        target_mean, target_std: the expert's.
+        huber_beta: where `huber` turns from squared to absolute.
+        temperature: of the expert, in `kl` and `sigma`; see `tempered`. A Gaussian student learns the
+            tempered deviation; for one with a deterministic head it is a factor of the loss, no more.
+
+    Raises:
+        ValueError: for an unknown name, or a temperature that is not positive.
+    """
+    target_std = tempered(target_std, temperature)
+    if name == "mse":
+        return mse(mean, target_mean)
+    if name == "huber":
+        return huber(mean, target_mean, huber_beta)
+    if name == "kl":
+        return gaussian_kl(mean, target_std if std is None else std, target_mean, target_std)
+    if name == "sigma":
+        return sigma_weighted(mean, std, target_mean, target_std)
+    check_loss(name)
+    raise AssertionError(name)
+
+
+def check_loss(name: str) -> None:
+    """Refuse a loss that is not there.
+
+    Raises:
+        ValueError: suggests the nearest name.
+    """
+    if name not in LOSSES:
+        raise ValueError(unknown("loss", name, LOSSES))

@@ -1,0 +1,1 @@
+"""Experts trained by rsl_rl's PPO, in our loop."""

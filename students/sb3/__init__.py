@@ -1,0 +1,1 @@
+"""Students that are unmodified Stable-Baselines3 algorithms."""

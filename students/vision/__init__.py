@@ -1,0 +1,1 @@
+"""Students that see: encoders, heads, memory, files."""

@@ -1,0 +1,1 @@
+"""Experts, or privileged teachers: policies that see what the student cannot."""

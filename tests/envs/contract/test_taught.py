@@ -1,0 +1,253 @@
+"""The taught vector environment over every kind of SB3 `VecEnv`."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMonitor, VecNormalize
+
+from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.tasks import BoxTasks, TaskError
+from tutelage.envs.contract.taught import TaskQueue, TaughtVecEnv
+from tutelage.envs.contract.vector import GymTaskVecEnv
+from tutelage.envs.point_mass.point_mass_gate import PointMassGateVecEnv
+from tutelage.students.sb3.evaluation import evaluate
+
+
+class Countdown(gym.Env[Any, Any]):
+    """Ends after ``ceil(task)`` steps of reward `task`; observed are the task and the steps so far."""
+
+    observation_space = spaces.Box(-100, 100, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+    task_space = BoxTasks({"length": (0.5, 9.5)})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        given = options["task"] if options and "task" in options else [5.0]
+        self.task = self.task_space.check([given])[0]
+        self.steps = 0
+        self.resets = getattr(self, "resets", 0) + 1
+        return self._observation(), {"task": self.task}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        ended = self.steps >= self.task[0]
+        info = {"task": self.task, **({"success": self.task[0] > 5} if ended else {})}
+        return self._observation(), float(self.task[0]), ended, False, info
+
+    def _observation(self) -> Any:
+        return np.array([self.task[0], self.steps], dtype=np.float32)
+
+
+class Listing:
+    """A task teacher that proposes 1.0, 2.0, ... 9.0, 1.0, ... and remembers what it saw."""
+
+    def __init__(self) -> None:
+        self.next, self.seen, self.calls = 0, [], []
+
+    def propose(self, n: int) -> np.ndarray:
+        self.calls.append(n)
+        tasks = [[1.0 + (self.next + i) % 9] for i in range(n)]
+        self.next += n
+        return np.array(tasks)
+
+    def observe(self, episodes: Episodes) -> None:
+        self.seen.append(episodes)
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+
+def _dummy() -> DummyVecEnv:
+    return DummyVecEnv([Countdown] * 3)
+
+
+def _subproc() -> SubprocVecEnv:
+    return SubprocVecEnv([lambda: TaskQueue(Countdown())] * 3, start_method="fork")
+
+
+def _plain_subproc() -> SubprocVecEnv:
+    return SubprocVecEnv([Countdown] * 3, start_method="fork")
+
+
+class OtherDummy(DummyVecEnv):
+    """A vector environment of somebody else's: not stepped by us."""
+
+
+def _other() -> DummyVecEnv:
+    return OtherDummy([Countdown] * 3)
+
+
+@pytest.mark.parametrize(
+    "make", [_dummy, _subproc, _plain_subproc, _other], ids=lambda f: f.__name__.strip("_")
+)
+def test_every_automatic_reset_starts_a_proposed_task(make: Any) -> None:
+    teacher = Listing()
+    venv = TaughtVecEnv(make(), teacher)
+    observations = venv.reset()
+    lag = venv.starter.lag
+    assert lag == (make is _subproc)
+    np.testing.assert_array_equal(observations, [[1, 0], [2, 0], [3, 0]])
+    ended: list[float] = []
+    for _ in range(60):
+        running = venv.starter.running[:, 0].copy()
+        observations, rewards, dones, infos = venv.step(np.zeros(3, dtype=int))
+        np.testing.assert_allclose(rewards, running)
+        for i in np.flatnonzero(dones):
+            assert infos[i]["terminal_observation"].tolist() == [running[i], running[i]]
+            assert infos[i]["task"] == [running[i]]
+            assert infos[i]["success"] is infos[i]["is_success"] is bool(running[i] > 5)
+            # task t lasts t steps of reward t
+            assert infos[i]["episode"]["r"] == running[i] ** 2
+            assert infos[i]["episode"]["l"] == running[i]
+            assert observations[i].tolist() == [venv.starter.running[i, 0], 0]
+            ended.append(running[i])
+    seen = np.concatenate([e.tasks[:, 0] for e in teacher.seen])
+    np.testing.assert_array_equal(seen, ended)
+    np.testing.assert_array_equal(np.concatenate([e.returns for e in teacher.seen]), seen**2)
+    np.testing.assert_array_equal(np.concatenate([e.lengths for e in teacher.seen]), seen)
+    np.testing.assert_array_equal(np.concatenate([e.successes for e in teacher.seen]), seen > 5)
+    # every proposal is running, queued or done: none is lost
+    assert teacher.next == len(seen) + 3 * (1 + lag)
+    venv.close()
+
+
+def test_environments_that_end_together_are_taught_in_one_batch() -> None:
+    class Same(Listing):
+        def propose(self, n: int) -> np.ndarray:
+            super().propose(n)
+            return np.full((n, 1), 2.0)
+
+    teacher = Same()
+    venv = TaughtVecEnv(_dummy(), teacher)
+    venv.reset()
+    for _ in range(4):
+        venv.step(np.zeros(3, dtype=int))
+    assert teacher.calls == [3, 3, 3]
+    assert [len(e) for e in teacher.seen] == [3, 3]
+
+
+def test_dummy_environments_are_reset_once_for_each_episode() -> None:
+    venv = TaughtVecEnv(_dummy(), Listing())
+    venv.reset()
+    finished = 0
+    for _ in range(50):
+        finished += int(venv.step(np.zeros(3, dtype=int))[2].sum())
+    assert sum(venv.get_attr("resets")) == finished + 3
+
+
+@pytest.mark.parametrize("bad", [np.nan, 10.0])
+def test_bad_proposals_are_refused_by_name(bad: float) -> None:
+    class Bad(Listing):
+        def propose(self, n: int) -> np.ndarray:
+            return np.full((n, 1), bad)
+
+    with pytest.raises(TaskError, match=r"proposed by Bad: length = .* is outside \[0.5, 9.5\]"):
+        TaughtVecEnv(_dummy(), Bad()).reset()
+
+
+def test_too_few_proposals_are_refused() -> None:
+    class Few(Listing):
+        def propose(self, n: int) -> np.ndarray:
+            return np.ones((n - 1, 1))
+
+    with pytest.raises(ValueError, match=r"propose\(3\) returned 2 tasks"):
+        TaughtVecEnv(_dummy(), Few()).reset()
+
+
+def test_a_reward_that_is_not_a_number_is_named() -> None:
+    class Broken(Countdown):
+        def step(self, action: Any) -> Any:
+            observation, _, ended, truncated, info = super().step(action)
+            return observation, float("nan"), ended, truncated, info
+
+    venv = TaughtVecEnv(DummyVecEnv([Broken]), Listing())
+    venv.reset()
+    with pytest.raises(ValueError, match=r"environment 0 gave the reward nan in step 1 of task"):
+        venv.step(np.zeros(1, dtype=int))
+
+
+def test_success_at_the_end_of_some_episodes_only_is_refused() -> None:
+    class Sometimes(Countdown):
+        def step(self, action: Any) -> Any:
+            *rest, info = super().step(action)
+            return *rest, info if info.get("success") else {}
+
+    student = PPO("MlpPolicy", DummyVecEnv([Countdown]))
+    with pytest.raises(ValueError, match="missing at others"):
+        evaluate(student, GymTaskVecEnv([Sometimes] * 2), np.array([[4.0], [7.0]]))
+
+
+def test_environments_may_change_the_tasks_they_are_given() -> None:
+    class Careless(Countdown):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            assert options is not None
+            result = super().reset(seed=seed, options={"task": options["task"].copy()})
+            options["task"][:] = -1.0
+            return result
+
+    proposed = np.full((1, 1), 2.0)
+
+    class Keeps(Listing):
+        def propose(self, n: int) -> np.ndarray:
+            return proposed
+
+    venv = TaughtVecEnv(DummyVecEnv([Careless]), Keeps())
+    venv.reset()
+    infos = [venv.step(np.zeros(1, dtype=int))[3][0] for _ in range(2)]
+    assert infos[-1]["task"] == [2.0]
+    assert proposed == [[2.0]]
+
+
+def test_wrappers_inside_are_refused_with_the_cure() -> None:
+    with pytest.raises(TypeError, match=r"VecNormalize\(TaughtVecEnv\(DummyVecEnv"):
+        TaughtVecEnv(VecNormalize(_dummy()), Listing())
+
+
+def test_an_environment_without_task_space_is_refused() -> None:
+    with pytest.raises(ValueError, match="no `task_space`"):
+        TaughtVecEnv(DummyVecEnv([lambda: gym.make("CartPole-v1")]), Listing())
+
+
+@pytest.mark.parametrize("wrap", [VecMonitor, VecNormalize])
+def test_sb3_wrappers_around_and_unmodified_ppo(wrap: Any) -> None:
+    teacher = Listing()
+    venv = wrap(TaughtVecEnv(_dummy(), teacher))
+    model = PPO("MlpPolicy", venv, n_steps=32, batch_size=32, n_epochs=1)
+    model.learn(96)
+    assert len(model.ep_info_buffer) == sum(len(e) for e in teacher.seen) > 0
+    for info in model.ep_info_buffer:
+        assert info["r"] == pytest.approx(info["l"] ** 2)
+
+
+def test_batched_environments_meet_the_proposed_tasks() -> None:
+    class Wide(Listing):
+        def propose(self, n: int) -> np.ndarray:
+            return np.column_stack([np.zeros(n), np.linspace(4, 8, n)])
+
+    teacher = Wide()
+    venv = TaughtVecEnv(PointMassGateVecEnv(5), teacher)
+    venv.seed(3)
+    venv.reset()
+    for _ in range(150):
+        venv.step(np.tile(np.float32([0, -0.5]), (5, 1)))
+    seen = np.concatenate([e.tasks for e in teacher.seen])
+    assert len(seen) >= 5
+    assert (seen[:, 0] == 0).all()
+    assert (seen[:, 1] >= 4).all()
+
+
+def test_parked_environments_stand_still_until_started_again() -> None:
+    venv = GymTaskVecEnv([Countdown] * 2)
+    venv.auto_reset = False
+    venv.start(np.arange(2), np.array([[3.0], [3.0]]))
+    venv.park(0)
+    observations, rewards, _, _ = venv.step(np.zeros(2, dtype=int))
+    assert observations.tolist() == [[3, 0], [3, 1]]
+    assert rewards.tolist() == [0, 3]
+    venv.start(np.array([0]), np.array([[4.0]]))
+    observations, rewards, _, _ = venv.step(np.zeros(2, dtype=int))
+    assert observations.tolist() == [[4, 1], [3, 2]]
