@@ -70,9 +70,9 @@ class Episodes:
     lengths: NDArray[np.int64]
     successes: NDArray[np.float64]
     scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    ids: NDArray[np.int64] = _UNKNOWN
-    environments: NDArray[np.int64] = _UNKNOWN
-    started: NDArray[np.int64] = _UNKNOWN
+    ids: NDArray[np.int64] = field(default_factory=lambda: _UNKNOWN)
+    environments: NDArray[np.int64] = field(default_factory=lambda: _UNKNOWN)
+    started: NDArray[np.int64] = field(default_factory=lambda: _UNKNOWN)
 
     def __post_init__(self) -> None:
         shape = (len(self.tasks),)
