@@ -1,4 +1,4 @@
-"""Two batched tasks that are learnt in seconds: a rail for experts, a slider and a ball for students that see."""
+"""Two batched tasks that are learnt in seconds: a rail for experts, a slider for students that see."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
