@@ -2,7 +2,7 @@
 
 A grid of methods and seeds in one folder, like that of `tutelage compare`. What the command asks for, and
 what it refuses before anything begins, is here; `distill_grid` runs the cells, `distill_expert` and
-`distill_run` are what happens in one.
+`distilled_student` are what happens in one.
 """
 
 from __future__ import annotations
@@ -237,12 +237,12 @@ def distill(config: DistillConfig) -> int:
     config, console = checked(config), Console()
     out, program = config.folder, "tutelage" if shutil.which("tutelage") else sys.argv[0]
     with locked(out, patience=2.0):
-        grid = DistillGrid(config, shlex.join(["tutelage", *sys.argv[1:]]), console)
+        grid = DistillGrid(config, shlex.join(["tutelage", *sys.argv[1:]]))
         watch = escape(f"TensorBoard, now or later: {program} watch {out}")
         console.print(escape(f"Results: {out}\n") + watch, soft_wrap=True)
         if config.workers > 1:
             compile_kernels()
-        failed = grid.run()
+        failed = grid.run(console)
         print_tables(read_distillation(out), console)
         if config.report:
             from tutelage.experiments.report import ReportConfig, report

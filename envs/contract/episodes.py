@@ -108,6 +108,12 @@ class Episodes:
             {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()},
         )
 
+    @property
+    def success(self) -> float:
+        """Share of successes among the episodes that define success; NaN where none does."""
+        defined = self.successes[~np.isnan(self.successes)]
+        return float(defined.mean()) if len(defined) else math.nan
+
     def __len__(self) -> int:
         return len(self.tasks)
 

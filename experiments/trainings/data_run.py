@@ -10,8 +10,8 @@ import torch
 from tutelage.envs.batched.cameras.camera_config import CameraConfig
 from tutelage.envs.batched.looks.visual_randomization import VisualRandomization
 from tutelage.envs.batched.worlds.catalogue import make_vec_task, vec_task_class
+from tutelage.envs.contract.state import write_json
 from tutelage.experiments.runs.locking import locked
-from tutelage.experiments.runs.records import write_json
 from tutelage.experiments.tensorboard.event_log import RunLog
 from tutelage.experiments.trainings.distill_expert import EVALUATION_SEED
 from tutelage.experiments.trainings.distill_presets import (
@@ -21,7 +21,7 @@ from tutelage.experiments.trainings.distill_presets import (
     default_looks,
     default_stack,
 )
-from tutelage.experiments.trainings.distill_run import AUGMENTATIONS
+from tutelage.experiments.trainings.distilled_student import AUGMENTATIONS
 from tutelage.students.datasets.dataset import Dataset
 from tutelage.students.datasets.dataset_cloning import CloningConfig, clone_from
 from tutelage.students.datasets.dataset_recording import VIEWS, RecordingConfig, record

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tutelage.envs.contract.state import write_json
 from tutelage.experiments.distill import OF_EXPERT, DistillConfig, given_expert, make_task
 from tutelage.experiments.runs.locking import check_same_config, locked
-from tutelage.experiments.runs.records import read_status, write_json
+from tutelage.experiments.runs.records import read_status
 from tutelage.experiments.trainings.distill_presets import ON_THE_WAY, held_out_objects, test_sets
 from tutelage.students.distillation.machinery.evaluation import evaluate_student
 from tutelage.students.experts.expert_training import (

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.envs.batched.worlds.catalogue import make_vec_task
+from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.state import write_json
 from tutelage.envs.contract.tasks import BoxTasks, Tasks
 from tutelage.experiments.runs.locking import check_same_config, locked
-from tutelage.experiments.runs.records import write_json
 from tutelage.experiments.specialists import SpecialistsConfig, read_json
 from tutelage.experiments.tensorboard.event_log import RunLog
 from tutelage.experiments.trainings.distill_presets import default_encoder, held_out_objects
-from tutelage.students.distillation.machinery.evaluation import Evaluation, evaluate_student
+from tutelage.students.distillation.machinery.evaluation import evaluate_student
 from tutelage.students.distillation.state_distillation import StateDaggerConfig, distil_state
 from tutelage.students.experts.expert_training import load_expert, train_expert
 from tutelage.students.sb3.presets import student_preset
@@ -342,7 +343,7 @@ class SeedRun:
                 task.close()
         return found
 
-    def _summary(self, space: BoxTasks, evaluation: Evaluation) -> dict[str, Any]:
+    def _summary(self, space: BoxTasks, evaluation: Episodes) -> dict[str, Any]:
         """Mean success, that of each cluster with enough episodes (else None), and the worst of these."""
         clusters = self.clusters.of(space, evaluation.tasks)
         each = []

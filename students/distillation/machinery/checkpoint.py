@@ -45,7 +45,9 @@ class Segment(NamedTuple):
     last: int
 
 
-def save_checkpoint(folder: str | Path, method: DistillationMethod) -> None:
+def save_checkpoint(
+    folder: str | Path, method: DistillationMethod, beside: Mapping[str, Any] | None = None
+) -> None:
     """Write a method's state into a folder, between two of its rounds, e.g. in `on_progress`.
 
     Whenever this is interrupted or fails, the checkpoint before it is still there, whole.
@@ -53,6 +55,7 @@ def save_checkpoint(folder: str | Path, method: DistillationMethod) -> None:
     Args:
         folder: made where there is none; of this run alone.
         method: nothing that it does later depends on having been saved.
+        beside: JSON values of whoever runs the method, for `read_beside`.
 
     Raises:
         OSError: when the disk is full or not writable.
@@ -85,6 +88,7 @@ def save_checkpoint(folder: str | Path, method: DistillationMethod) -> None:
             "tensors": written[-1].name,
             "segments": segments,
             "state": tree,
+            "beside": dict(beside or {}),
         }
         with atomic_file(folder / MANIFEST) as part, part.open("w") as stream:
             json.dump(manifest, stream)
@@ -150,6 +154,12 @@ def load_checkpoint(folder: str | Path, method: DistillationMethod) -> bool:
             f"the checkpoint in {folder} cannot be continued: {what}; to begin anew, delete it"
         ) from None
     return True
+
+
+def read_beside(folder: str | Path) -> StateDict:
+    """The values that were saved beside the checkpoint of a folder, which must be there and whole."""
+    beside: StateDict = _read_manifest(Path(folder)).get("beside", {})
+    return beside
 
 
 def _kept(folder: Path, ring: FrameBuffer | None) -> list[Segment]:

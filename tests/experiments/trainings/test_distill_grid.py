@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tutelage.envs.contract.state import write_json
 from tutelage.experiments.distill import DistillConfig, distill, only
 from tutelage.experiments.reports.distill_results import read_distillation
 from tutelage.experiments.runs.locking import FolderError
-from tutelage.experiments.runs.processes import Job, JobPool
-from tutelage.experiments.runs.records import write_json
+from tutelage.experiments.runs.pool import Job, JobPool
 from tutelage.experiments.trainings.distill_checks import checked
 from tutelage.experiments.trainings.distill_expert import expert_description, make_expert
 from tutelage.experiments.trainings.distill_grid import DistillGrid
