@@ -115,7 +115,8 @@ class Table:
 
         if self.rows > self.unwritten_from or not (self.path.exists() or _parts(self.path)):
             with atomic_file(self._next_part()) as part:
-                pq.write_table(pa.table(self.recent(self.rows - self.unwritten_from)), part)
+                fresh = self.recent(self.rows - self.unwritten_from)
+                pq.write_table(pa.table(fresh, schema=self._schema()), part)
             self.unwritten_from = self.rows
             if len(_parts(self.path)) > MOST_PARTS:
                 self.finish()
@@ -129,7 +130,7 @@ class Table:
         if not (parts := _parts(self.path)):
             return
         files = [pq.ParquetFile(file) for file in (self.path, *parts) if file.exists()]
-        with atomic_file(self.path) as whole, pq.ParquetWriter(whole, files[-1].schema_arrow) as writer:
+        with atomic_file(self.path) as whole, pq.ParquetWriter(whole, self._schema()) as writer:
             for file in files:
                 for group in range(file.num_row_groups):
                     writer.write_table(file.read_row_group(group))
@@ -168,6 +169,12 @@ class Table:
             self.unwritten_from = len(kept)
         self.rows, self._recent = len(kept), [part]
         self.write()
+
+    def _schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        kinds = {n: pa.string() if t is object else pa.from_numpy_dtype(t) for n, t in self.columns.items()}
+        return pa.schema(list(kinds.items()))
 
     def _next_part(self) -> Path:
         folder, parts = self.path.with_name(f"{self.path.name}.parts"), _parts(self.path)
