@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tutelage.students.vision.vision_config import Encoder
     from tutelage.teachers.experts.mlp_expert import MLPExpert
 
-DECIDES_NOTHING = (
+UNDECISIVE_FIELDS = (
     "method",
     "preset",
     "seeds",
@@ -46,7 +46,7 @@ DECIDES_NOTHING = (
 )
 """Fields of the config that change no result of a cell, once all others are filled in."""
 
-OF_EXPERT = (
+EXPERT_FIELDS = (
     "task",
     "expert",
     "trust",
@@ -213,7 +213,7 @@ class DistillConfig:
 
     def decisive(self) -> dict[str, Any]:
         """The fields that decide a cell's results, beside method and seed, as JSON values."""
-        return {name: value for name, value in self.to_json().items() if name not in DECIDES_NOTHING}
+        return {name: value for name, value in self.to_json().items() if name not in UNDECISIVE_FIELDS}
 
 
 def distill(config: DistillConfig) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,18 @@ class Episodes:
             np.full(n, np.nan) if successes is None else np.asarray(successes, dtype=np.float64),
             {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()},
         )
+
+    @staticmethod
+    def joined(parts: Sequence[Episodes]) -> Episodes:
+        """Several batches, at least one, as one; of their scores those that all have."""
+
+        def join(name: str) -> NDArray[Any]:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        shared = [name for name in parts[0].scores if all(name in part.scores for part in parts)]
+        scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in shared}
+        joined = Episodes(join("tasks"), join("returns"), join("lengths"), join("successes"), scores)
+        return replace(joined, **{name: join(name) for name in _COUNTED})
 
     @property
     def success(self) -> float:

@@ -14,8 +14,8 @@ from torch import Tensor
 from tutelage.envs.batched.looks.contact_sheet import contact_sheet, png_bytes, to_rgb
 from tutelage.envs.contract.state import atomic_file
 from tutelage.experiments.distill import DistillConfig, make_task
-from tutelage.experiments.trainings.distill_expert import EVALUATION_SEED
 from tutelage.experiments.trainings.distill_presets import main_looks
+from tutelage.experiments.trainings.expert import EVALUATION_SEED
 from tutelage.students.distillation.machinery.evaluation import deterministic
 from tutelage.students.torch_tools.play import play
 

@@ -13,7 +13,6 @@ from tutelage.envs.batched.worlds.catalogue import make_vec_task, vec_task_class
 from tutelage.envs.contract.state import write_json
 from tutelage.experiments.runs.locking import locked
 from tutelage.experiments.tensorboard.event_log import RunLog
-from tutelage.experiments.trainings.distill_expert import EVALUATION_SEED
 from tutelage.experiments.trainings.distill_presets import (
     CAMERAS,
     MODALITIES,
@@ -22,6 +21,7 @@ from tutelage.experiments.trainings.distill_presets import (
     default_stack,
 )
 from tutelage.experiments.trainings.distilled_student import AUGMENTATIONS
+from tutelage.experiments.trainings.expert import EVALUATION_SEED
 from tutelage.students.datasets.dataset import Dataset
 from tutelage.students.datasets.dataset_cloning import CloningConfig, clone_from
 from tutelage.students.datasets.dataset_recording import VIEWS, RecordingConfig, record

@@ -12,10 +12,11 @@ from tutelage.experiments.reports.distill_results import DESCRIPTION, cells_of
 from tutelage.experiments.runs.grid import Charts, Member, provenance, run_grid
 from tutelage.experiments.runs.locking import FolderError, check_same_config
 from tutelage.experiments.runs.pool import Job
-from tutelage.experiments.trainings.distill_expert import expert_description, expert_name, expert_steps
 from tutelage.experiments.trainings.distill_methods import METHODS
 from tutelage.experiments.trainings.distill_presets import on_the_way, test_sets
 from tutelage.experiments.trainings.distilled_student import cell_description, hyperparameters
+from tutelage.experiments.trainings.expert import expert_description, expert_name
+from tutelage.students.experts.expert_training import DEFAULT_STEPS, STEPS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,8 +105,15 @@ class DistillGrid:
         for seed in config.seed_numbers:
             if asks:
                 values = {"config": config.to_json(), "seed": seed}
-                target = "tutelage.experiments.trainings.distill_expert:make_expert"
-                jobs.append(Job(expert_name(seed), target, values, expert_steps(config)))
+                target = "tutelage.experiments.trainings.expert:make_expert"
+                jobs.append(
+                    Job(
+                        expert_name(seed),
+                        target,
+                        values,
+                        config.expert_steps or STEPS.get(config.task, DEFAULT_STEPS),
+                    )
+                )
             for method in config.method:
                 name = f"{method}/seed-{seed}"
                 shown = (self.out / name / "pictures" / "saliency.png").exists()

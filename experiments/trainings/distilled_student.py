@@ -18,9 +18,9 @@ from tutelage.experiments.runs.records import read_json, read_status
 from tutelage.experiments.runs.report import Report
 from tutelage.experiments.runs.training import Costs, PlayTestSet, Progress, Results
 from tutelage.experiments.tensorboard.event_log import RunLog
-from tutelage.experiments.trainings.distill_expert import EVALUATION_SEED, expert_name
 from tutelage.experiments.trainings.distill_methods import METHODS
 from tutelage.experiments.trainings.distill_presets import ON_THE_WAY, main_looks, on_the_way, test_sets
+from tutelage.experiments.trainings.expert import EVALUATION_SEED, expert_name
 from tutelage.students.distillation.machinery.checkpoint import load_checkpoint, read_beside, save_checkpoint
 from tutelage.students.distillation.machinery.evaluation import evaluate_student
 from tutelage.students.distillation.machinery.method import DistillationMethod

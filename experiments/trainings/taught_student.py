@@ -7,7 +7,6 @@ in uninterrupted runs too; those that can be saved carry theirs on. Both resume 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from stable_baselines3.common.logger import Logger
 
 from tutelage.envs.batched.adaptors.sb3 import SB3VecTask
 from tutelage.envs.contract.episodes import Episodes
-from tutelage.envs.contract.state import StateDict, load_state, save_state
+from tutelage.envs.contract.state import StateDict
 from tutelage.envs.contract.tasks import BoxTasks
 from tutelage.envs.contract.taught import TaughtVecEnv
 from tutelage.experiments.reports.pictures import task_space_picture
@@ -34,6 +33,7 @@ from tutelage.experiments.tensorboard.grid_log import SB3Output
 from tutelage.experiments.worlds.catalogue import build_task_teacher, make_eval_venv, make_venv, task_env_card
 from tutelage.students.sb3.checkpoint import load_student, save_student
 from tutelage.students.sb3.evaluation import evaluate
+from tutelage.students.sb3.stages import load_stage, save_stage
 from tutelage.students.sb3.student import make_student, train_until
 
 PROPOSALS_SHOWN = 400  # a task-space picture shows this many recent episodes
@@ -202,34 +202,15 @@ class TaughtStudent:
 
     def save(self, folder: Path, run: StateDict) -> None:
         """Write a new folder ``step-<n>``; the one before is deleted last."""
-        draft = folder / "draft"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        save_student(draft, self.model)
-        state = {
-            "task_teacher": self.task_teacher.state_dict(),
-            "clip_step": self._clip_step,
-            "episodes": self.taught.state_dict() if self.taught.saves_episodes and self.step else None,
-            "run": run,
-        }
-        save_state(draft / "run.npz", state)
-        older = _checkpoints(folder)
-        draft.rename(folder / f"step-{self.step}")
-        for path in older:
-            shutil.rmtree(path)
+        save_stage(folder, self.model, self.taught, {"clip_step": self._clip_step, "run": run})
 
     def load(self, folder: Path) -> StateDict | None:
         """Load the last checkpoint, if there is one."""
-        found = _checkpoints(folder)
-        if not found:
+        beside = load_stage(folder, self.model, self.taught)
+        if beside is None:
             return None
-        load_student(found[-1], self.model)
-        state = load_state(found[-1] / "run.npz")
-        self.task_teacher.load_state_dict(state["task_teacher"])
-        if state["episodes"] is not None:
-            self.taught.load_state_dict(state["episodes"])
-        self._clip_step = state["clip_step"]
-        run: StateDict = state["run"]
+        self._clip_step = beside["clip_step"]
+        run: StateDict = beside["run"]
         return run
 
     def close(self) -> None:
@@ -262,8 +243,3 @@ class _Watch(BaseCallback):
                 terms = {f"environment/{k}": v for k, v in venv.take_metrics().items()}
                 self.report.scalars(terms, self.num_timesteps)
         return True
-
-
-def _checkpoints(parent: Path) -> list[Path]:
-    """Complete checkpoints, the newest last."""
-    return sorted(parent.glob("step-*"), key=lambda folder: int(folder.name.removeprefix("step-")))

@@ -14,11 +14,11 @@ from tutelage.experiments.distill import DistillConfig, distill, make_task, only
 from tutelage.experiments.runs.locking import FolderError
 from tutelage.experiments.trainings import distilled_student
 from tutelage.experiments.trainings.distill_checks import checked
-from tutelage.experiments.trainings.distill_expert import make_expert
 from tutelage.experiments.trainings.distill_grid import DistillGrid
 from tutelage.experiments.trainings.distill_methods import METHODS
 from tutelage.experiments.trainings.distill_presets import PRESETS, QUICK_FRAMES, on_the_way, test_sets
 from tutelage.experiments.trainings.distilled_student import distil_student, make_student, method_settings
+from tutelage.experiments.trainings.expert import make_expert
 from tutelage.students.sb3.presets import student_preset
 from tutelage.students.vision.aligned_student import AlignedStudent, load_vision_student
 from tutelage.teachers.experts.mlp_expert import MLPExpert

@@ -66,6 +66,4 @@ def evaluate_student(
         for first in range(0, episodes, task.num_envs):
             chosen = slice(first, first + task.num_envs)
             parts.append(play(task, deterministic(policy), tasks[chosen], seeds[chosen]))
-    return Episodes.of(
-        tasks, *(np.concatenate([getattr(p, n) for p in parts]) for n in ("returns", "lengths", "successes"))
-    )
+    return Episodes.joined(parts)

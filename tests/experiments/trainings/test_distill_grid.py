@@ -21,9 +21,9 @@ from tutelage.experiments.runs.locking import FolderError
 from tutelage.experiments.runs.pool import Job, JobPool
 from tutelage.experiments.runs.records import read_json
 from tutelage.experiments.trainings.distill_checks import checked
-from tutelage.experiments.trainings.distill_expert import expert_description, make_expert
 from tutelage.experiments.trainings.distill_grid import DistillGrid
 from tutelage.experiments.trainings.distilled_student import cell_description, distil_student
+from tutelage.experiments.trainings.expert import expert_description, make_expert
 from tutelage.students.vision.vision_student import WEIGHTS
 
 METHODS = ("on-policy", "asymmetric-ppo")

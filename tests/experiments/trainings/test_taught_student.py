@@ -197,7 +197,7 @@ def test_a_folder_of_another_configuration_or_in_use_is_refused(tmp_path: Path) 
 def test_a_full_disk_ends_in_one_message_and_spares_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tutelage.experiments.trainings.taught_student as cell
+    import tutelage.students.sb3.stages as cell
 
     saved: list[int] = []
 
