@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -117,8 +117,8 @@ class Episodes:
 
         shared = [name for name in parts[0].scores if all(name in part.scores for part in parts)]
         scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in shared}
-        joined = Episodes(join("tasks"), join("returns"), join("lengths"), join("successes"), scores)
-        return replace(joined, **{name: join(name) for name in _COUNTED})
+        results = (join("returns"), join("lengths"), join("successes"))
+        return Episodes(join("tasks"), *results, scores, join("ids"), join("environments"), join("started"))
 
     @property
     def success(self) -> float:

@@ -157,7 +157,8 @@ class Run:
                         )
                         record.curves.setdefault(name, []).append((at, score_of(episodes)))
             mine = next(iter(results.values()))
-            record.scores.append((at, score_of(next(iter(mine.values())))))
+            if mine:
+                record.scores.append((at, score_of(next(iter(mine.values())))))
             self.report.scalars(training.scores(mine), training.step)
             began = time.perf_counter()
             training.evaluated(results, self.report)

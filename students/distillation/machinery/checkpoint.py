@@ -20,7 +20,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -30,11 +30,27 @@ from tutelage.envs.contract.state import StateDict, StateError, atomic_file
 
 if TYPE_CHECKING:
     from tutelage.students.distillation.machinery.frames import FrameBuffer
-    from tutelage.students.distillation.machinery.method import DistillationMethod
 
 MANIFEST, FORMAT = "checkpoint.json", 1
 SEGMENT_BYTES = 128 * 2**20
 """Size of a file of frames at most, but of one step at least."""
+
+
+class Checkpointed(Protocol):
+    """What can be saved here: a `DistillationMethod`, or anything with its state and a ring of frames."""
+
+    @property
+    def ring(self) -> FrameBuffer | None:
+        """The frames that are written once each; None for none."""
+        ...
+
+    def state_dict(self, frames: bool = True) -> StateDict:
+        """All else, without the frames of the ring if so wanted."""
+        ...
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue from there."""
+        ...
 
 
 class Segment(NamedTuple):
@@ -46,7 +62,7 @@ class Segment(NamedTuple):
 
 
 def save_checkpoint(
-    folder: str | Path, method: DistillationMethod, beside: Mapping[str, Any] | None = None
+    folder: str | Path, method: Checkpointed, beside: Mapping[str, Any] | None = None
 ) -> None:
     """Write a method's state into a folder, between two of its rounds, e.g. in `on_progress`.
 
@@ -107,7 +123,7 @@ def save_checkpoint(
             path.unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: str | Path, method: DistillationMethod) -> bool:
+def load_checkpoint(folder: str | Path, method: Checkpointed) -> bool:
     """Continue from a folder's checkpoint.
 
     Args:
