@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PERIODS = ("early", "middle", "late")
+SPECIALISTS = "specialists.json"
 
 
 @dataclass(frozen=True)
@@ -291,6 +292,10 @@ def report(config: ReportConfig) -> Path:
         from tutelage.experiments.reports.distill_report import report_distillation
 
         return report_distillation(config)
+    if (config.folder / SPECIALISTS).exists():
+        from tutelage.experiments.reports.specialists_report import report_specialists
+
+        return report_specialists(config)
     grid = read_grid(config.folder)
     check_name("test set", config.test_set or grid.primary, grid.test_sets)
     how: dict[str, Any] = {
