@@ -70,7 +70,9 @@ class RolloutScores(BaseCallback):
         self._normalizer = model.get_vec_normalize_env()
         self._score = score
         self._episodes = EpisodeScores(model.n_envs, score_pieces)
-        self._running = self._taught.ids.copy()  # after a step, `ids` are those of the successors already
+        self._running: NDArray[
+            np.int64
+        ]  # remembered: after a step, `ids` are those of the successors already
         self._steps: list[tuple[Any, ...]] = []  # of the present roll-out
 
     def state_dict(self) -> StateDict:

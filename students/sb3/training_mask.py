@@ -11,7 +11,7 @@ observations and rewards are over all episodes; the logged explained variance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +72,12 @@ class TrainingMask:
         self._taught = taught
         self.trains: NDArray[np.bool_] = np.ones((buffer.buffer_size, buffer.n_envs), dtype=bool)
         self._running = self.trains[0].copy()  # after a step, `taught` speaks of the successors already
-        self._sb3 = {"reset": buffer.reset, "add": buffer.add, "get": buffer.get, "train": model.train}
+        self._sb3: dict[str, Any] = {
+            "reset": buffer.reset,
+            "add": buffer.add,
+            "get": buffer.get,
+            "train": model.train,
+        }
         buffer.reset, buffer.add, buffer.get = self._reset, self._add, self._get  # type: ignore[method-assign]
         model.train = self._train  # type: ignore[method-assign]
 
@@ -85,7 +90,7 @@ class TrainingMask:
         self._running = self._taught.trains.copy()
         self._sb3["add"](*args, **kwargs)
 
-    def _get(self, batch_size: int | None = None) -> Iterator[Any]:
+    def _get(self, batch_size: int | None = None) -> Generator[Any, None, None]:
         if self.trains.all():
             yield from self._sb3["get"](batch_size)
             return

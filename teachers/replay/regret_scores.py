@@ -57,7 +57,7 @@ def piece_means(terms: ArrayLike, lengths: NDArray[np.int64]) -> Floats:
 def gae_l1(advantages: ArrayLike, lengths: NDArray[np.int64]) -> Floats:
     """Mean absolute advantage of each piece, ``(n,)``, at least 0: ``value_l1`` of PLR.
 
-    Source: Jiang, Grefenstette, Rocktaschel 2021, "Prioritized Level Replay" (2010.03934), section 3.
+    Source: Jiang, Grefenstette, Rocktaschel 2021, "Prioritized Level Replay" (2010.03934).
     """
     # (1 / T) sum_t |A_t|
     return piece_means(np.abs(advantages), lengths)
@@ -66,7 +66,8 @@ def gae_l1(advantages: ArrayLike, lengths: NDArray[np.int64]) -> Floats:
 def pvl(advantages: ArrayLike, lengths: NDArray[np.int64]) -> Floats:
     """Positive value loss of each piece, ``(n,)``, at least 0.
 
-    Source: Jiang et al. 2021, "Replay-Guided Adversarial Environment Design" (2110.02439), section 5.
+    Source: Jiang et al. 2021, "Replay-Guided Adversarial Environment Design" (2110.02439), on estimating
+    regret in general settings.
     """
     # (1 / T) sum_t max(0, A_t)
     return piece_means(np.maximum(advantages, 0.0), lengths)
@@ -75,10 +76,10 @@ def pvl(advantages: ArrayLike, lengths: NDArray[np.int64]) -> Floats:
 def max_mc(best_returns: Floats, mean_values: Floats) -> Floats:
     """Maximum Monte Carlo of each episode, ``(n,)``: how far the critic is below the best seen on the level.
 
-    For tasks with rewards at every step the paper's authors compare with the value of the first observation
+    For tasks with rewards at every step the authors' code compares with the value of the first observation
     alone: hand over that in place of the mean.
 
-    Source: Jiang et al. 2021 (2110.02439), section 5.
+    Source: Jiang et al. 2021 (2110.02439), as `pvl`.
 
     Args:
         best_returns: the highest undiscounted return of any episode on the same level, ``(n,)``. Begin with
@@ -110,7 +111,7 @@ def mna(advantages: ArrayLike, lengths: NDArray[np.int64], solved: ArrayLike) ->
 def td(errors: ArrayLike, lengths: NDArray[np.int64]) -> Floats:
     """Mean absolute one-step error of the critic, ``(n,)``, at least 0.
 
-    Source: Jiang et al. 2021 (2010.03934), section 3 and appendix.
+    Source: Jiang et al. 2021 (2010.03934), on scores of levels.
     """
     # (1 / T) sum_t |r_t + gamma V_{t+1} - V_t|
     return piece_means(np.abs(errors), lengths)
@@ -138,7 +139,7 @@ def td_errors(advantages: ArrayLike, dones: NDArray[np.bool_], decay: float) -> 
 def learnability(successes: ArrayLike, attempts: ArrayLike, unbiased: bool = False) -> Floats:
     """Variance of success on each level, ``(n,)``, in [0, 0.25]; NaN where there are too few attempts.
 
-    Source: Rutherford et al. 2024, "No Regrets" (2408.15099), section 4; Tzannetos et al. 2023 (2304.12877).
+    Source: Rutherford et al. 2024, "No Regrets" (2408.15099); Tzannetos et al. 2023 (2304.12877).
 
     Args:
         successes: how many attempts at each level succeeded, ``(n,)``.
