@@ -7,6 +7,8 @@ the roll-out in which it ended.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -47,10 +49,8 @@ class EpisodeScores:
     def __init__(self, num_envs: int, score_pieces: bool = False) -> None:
         self.score_pieces = score_pieces
         self._ids: Ints = np.full(num_envs, -1, dtype=np.int64)  # of the episodes that go on
-        self._steps: Ints = np.zeros(num_envs, dtype=np.int64)
-        self._floats = {
-            name: np.zeros(num_envs) for name in (*_MEANS, "return", "initial_value")
-        }  # sums over the steps so far, and the first value
+        # Sums over their steps so far, and the first value.
+        self._sums = {name: np.zeros(num_envs) for name in (*_MEANS, "steps", "return", "initial_value")}
 
     def add_rollout(
         self,
@@ -82,73 +82,74 @@ class EpisodeScores:
         Raises:
             ValueError: when an id changes within an episode.
         """
-        steps = len(dones)
-        ended = dones.T.reshape(-1)
-        by_piece = [np.asarray(part, dtype=np.float64).T.reshape(-1) for part in (advantages, errors, values)]
-        flat_advantages, flat_errors, flat_values = by_piece
-        flat_ids = np.asarray(ids, dtype=np.int64).T.reshape(-1)
-
-        # Pieces: one environment after the other, cut where episodes end and where the roll-out does.
+        # Pieces lie one after the other, an environment at a time, cut where episodes and the roll-out end.
         cut = dones.T.copy()
         cut[:, -1] = True
         last = np.flatnonzero(cut)
         lengths = np.diff(last, prepend=-1)
         first = last - lengths + 1
-        opening, closing = first % steps == 0, last % steps == steps - 1  # one of each in an environment
-        finished = ended[last]
-        if not np.array_equal(flat_ids[first], flat_ids[last]):
+        finished = _flat(dones)[last]
+        piece_ids = _flat(ids)[first]
+        if not np.array_equal(piece_ids, _flat(ids)[last]):
             raise ValueError(
                 "an episode's id changed before it ended; record the ids from before each step, since after "
                 "it they are those of the successors"
             )
+        sums = {
+            "gae_l1": gae_l1(_flat(advantages), lengths) * lengths,
+            "pvl": pvl(_flat(advantages), lengths) * lengths,
+            "td": td(_flat(errors), lengths) * lengths,
+            "mean_value": piece_means(_flat(values), lengths) * lengths,
+            "steps": lengths.astype(np.float64),
+            "return": piece_sums(_flat(rewards), lengths),
+            "initial_value": np.asarray(_flat(values)[first], dtype=np.float64),
+        }
+        steps = len(dones)
+        self._add_earlier_pieces(sums, piece_ids, opening=first % steps == 0)
 
-        # What earlier roll-outs brought, unless a reset has begun another episode since.
-        goes_on = self._ids == flat_ids[first[opening]]
-        count, sums = (
-            lengths.copy(),
-            {
-                "gae_l1": gae_l1(flat_advantages, lengths) * lengths,
-                "pvl": pvl(flat_advantages, lengths) * lengths,
-                "td": td(flat_errors, lengths) * lengths,
-                "mean_value": piece_means(flat_values, lengths) * lengths,
-                "return": piece_sums(np.asarray(rewards, dtype=np.float64).T.reshape(-1), lengths),
-            },
-        )
-        count[opening] += np.where(goes_on, self._steps, 0)
-        for name, values_of_pieces in sums.items():
-            values_of_pieces[opening] += np.where(goes_on, self._floats[name], 0.0)
-        sums["initial_value"] = flat_values[first]
-        sums["initial_value"][opening] = np.where(
-            goes_on, self._floats["initial_value"], flat_values[first[opening]]
-        )
-
-        # Scores, in the order in which episodes ended: by step, then by environment.
+        # Episodes in the order in which they ended: by step, then by environment.
         scored = np.flatnonzero(finished | self.score_pieces)
         scored = scored[np.lexsort((scored, last[scored] % steps, ~finished[scored]))]
-        scores = {name: sums[name][scored] / count[scored] for name in _MEANS}
-        whole = np.where(finished[scored], 1.0, np.nan)
-        success = whole * np.asarray(successes, dtype=np.float64).T.reshape(-1)[last[scored]]
-        scores |= {
-            "return": whole * sums["return"][scored],
-            "initial_value": sums["initial_value"][scored],
-            "steps": count[scored].astype(np.float64),
-        }
+        whole = np.where(finished, 1.0, np.nan)
+        scores = {name: sums[name][scored] / sums["steps"][scored] for name in _MEANS}
+        scores |= {name: sums[name][scored] for name in ("steps", "initial_value")}
+        scores["return"] = (whole * sums["return"])[scored]
         scores["max_mc"] = max_mc(scores["return"], scores["mean_value"])
-        scores["mna"] = success * (scores["gae_l1"] - scores["pvl"]) * scores["steps"]
+        solved = (whole * _flat(successes)[last])[scored]
+        scores["mna"] = solved * (scores["gae_l1"] - scores["pvl"]) * scores["steps"]
 
-        unfinished = ~finished[closing]
-        self._ids = np.where(unfinished, flat_ids[last[closing]], -1)
-        kept = unfinished & (not self.score_pieces)
-        self._steps = np.where(kept, count[closing], 0)
-        for name in self._floats:
-            keep = unfinished if name in ("return", "initial_value") else kept
-            self._floats[name] = np.where(keep, sums[name][closing], 0.0)
-        return flat_ids[last[scored]], scores
+        self._keep_unfinished(sums, piece_ids, finished, closing=last % steps == steps - 1)
+        return piece_ids[scored], scores
+
+    def _add_earlier_pieces(
+        self, sums: dict[str, Floats], piece_ids: Ints, opening: NDArray[np.bool_]
+    ) -> None:
+        """Join the first piece in each environment to what earlier roll-outs brought of the same episode."""
+        goes_on = self._ids == piece_ids[opening]  # no reset has begun another since
+        for name, kept in self._sums.items():
+            if name == "initial_value":
+                sums[name][opening] = np.where(goes_on, kept, sums[name][opening])
+            else:
+                sums[name][opening] += np.where(goes_on, kept, 0.0)
+
+    def _keep_unfinished(
+        self,
+        sums: dict[str, Floats],
+        piece_ids: Ints,
+        finished: NDArray[np.bool_],
+        closing: NDArray[np.bool_],
+    ) -> None:
+        """Keep the last piece in each environment, where its episode goes on, for the next roll-out."""
+        goes_on = ~finished[closing]
+        self._ids = np.where(goes_on, piece_ids[closing], -1)
+        for name in self._sums:
+            of_episode = name in ("return", "initial_value")  # the others are scored already
+            keep = goes_on & (of_episode or not self.score_pieces)
+            self._sums[name] = np.where(keep, sums[name][closing], 0.0)
 
     def state_dict(self) -> StateDict:
         """What the running episodes have brought so far, by value."""
-        floats = {name: part.copy() for name, part in self._floats.items()}
-        return {"ids": self._ids.copy(), "steps": self._steps.copy(), "sums": floats}
+        return {"ids": self._ids.copy(), "sums": {name: part.copy() for name, part in self._sums.items()}}
 
     def load_state_dict(self, state: StateDict) -> None:
         """Continue from a `state_dict` of as many environments.
@@ -156,12 +157,16 @@ class EpisodeScores:
         Raises:
             StateError: when it is of another number of environments.
         """
-        parts = {"ids": state["ids"], "steps": state["steps"], **state["sums"]}
-        for name, part in parts.items():
+        for name, part in {"ids": state["ids"], **state["sums"]}.items():
             if part.shape != self._ids.shape:
                 raise StateError(
                     f"saved scores: {name} has shape {part.shape}, expected {self._ids.shape}; resume with "
                     "the number of environments that the run began with"
                 )
-        self._ids, self._steps = state["ids"].copy(), state["steps"].copy()
-        self._floats = {name: state["sums"][name].copy() for name in self._floats}
+        self._ids = state["ids"].copy()
+        self._sums = {name: state["sums"][name].copy() for name in self._sums}
+
+
+def _flat(part: ArrayLike) -> NDArray[Any]:
+    """Lay steps ``(steps, num_envs)`` one environment after the other."""
+    return np.asarray(part).T.reshape(-1)
