@@ -62,20 +62,16 @@ def report_specialists(config: ReportConfig) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     write_file(out / "final.png", drawn.png)
     write_file(out / "summary.csv", csv_of(rows))
-    head = [
-        "arm",
-        "seeds",
-        "steps",
-        *(f"{title}: {key}" for title in KINDS.values() for key in KEYS.values()),
-    ]
+    figures = {f"{kind}_{key}": f"{KINDS[kind]}: {KEYS[key]}" for kind in KINDS for key in KEYS}
+    head = ["arm", "seeds", "steps", *figures.values()]
     texts = [
         [row["arm"], str(row["seeds"]), number(row["steps"], 0), *(number(row[key]) for key in figures)]
         for row in rows
     ]
     title = f"{described.get('task')}: generalist and specialists, {len(results)} of {len(seeds)} seeds"
     note = (
-        "Means over seeds, of fixed episodes. Steps are environment steps after the generalist; `continued` is "
-        "PPO that went on for as many. The worst cluster: the lowest success of those with enough episodes."
+        "Means over seeds, of fixed episodes. Steps are environment steps after the generalist; `continued` "
+        "is PPO that went on for as many. The worst cluster: the lowest success of those with enough episodes."
     )
     body = [f"<h1>{html.escape(title)}</h1>", numbers_table(head, texts, [palette[arm] for arm in arms], 0)]
     body += [f'<p class="note">{html.escape(note)}</p>', figure(drawn, wide=True)]

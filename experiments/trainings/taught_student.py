@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from tutelage.envs.batched.adaptors.sb3 import SB3VecTask
 from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.interface import Scores
 from tutelage.envs.contract.state import StateDict
 from tutelage.envs.contract.tasks import BoxTasks
 from tutelage.envs.contract.taught import TaughtVecEnv
@@ -33,6 +36,7 @@ from tutelage.experiments.tensorboard.grid_log import SB3Output
 from tutelage.experiments.worlds.catalogue import build_task_teacher, make_eval_venv, make_venv, task_env_card
 from tutelage.students.sb3.checkpoint import load_student, save_student
 from tutelage.students.sb3.evaluation import evaluate
+from tutelage.students.sb3.rollout_scores import RolloutScores
 from tutelage.students.sb3.stages import load_stage, save_stage
 from tutelage.students.sb3.student import make_student, train_until
 
@@ -91,6 +95,9 @@ class TaughtStudent:
         self.taught = TaughtVecEnv(venv, self.task_teacher)
         self.task_space = self.taught.task_space
         self.model = make_student(student, self.taught, seed=self._seed("student"), total_steps=config.steps)
+        self.scoring: RolloutScores | None = None
+        if isinstance(self.task_teacher, Scores) and isinstance(self.model, OnPolicyAlgorithm):
+            self.scoring = RolloutScores(self.model, self._score)
         self.costs = Costs(seconds={"environment": 0.0, "student": 0.0, "task_teacher": 0.0})
         stages = range(0, config.steps, config.evaluate_every)
         self.evaluations: Sequence[float] = [*(step / config.steps for step in stages), 1.0]
@@ -126,7 +133,11 @@ class TaughtStudent:
             self.taught.seed(self._seed("environments", stage))
         environment, teaching = self.taught.environment_seconds, self.taught.task_teacher_seconds
         began = time.perf_counter()
-        train_until(self.model, round(until * self.config.steps), _Watch(self, report), new_episodes)
+        callbacks: list[BaseCallback] = [_Watch(self, report)]
+        if self.scoring is not None:
+            callbacks.insert(0, self.scoring)
+        self._report = report
+        train_until(self.model, round(until * self.config.steps), CallbackList(callbacks), new_episodes)
         spent = {
             "environment": self.taught.environment_seconds - environment,
             "task_teacher": self.taught.task_teacher_seconds - teaching,
@@ -135,6 +146,12 @@ class TaughtStudent:
         for name, value in spent.items():
             self.costs.seconds[name] += value
         self.costs.student = self.step
+
+    def _score(self, ids: NDArray[np.int64], scores: Mapping[str, NDArray[np.float64]]) -> None:
+        """Hand scores of episodes to the task teacher, and to the record."""
+        assert isinstance(self.task_teacher, Scores)
+        self.task_teacher.score(ids, scores)
+        self._report.record.add_scores(self.step, ids, scores)
 
     # --- evaluation ------------------------------------------------------------------------------------
 
@@ -202,7 +219,10 @@ class TaughtStudent:
 
     def save(self, folder: Path, run: StateDict) -> None:
         """Write a new folder ``step-<n>``; the one before is deleted last."""
-        save_stage(folder, self.model, self.taught, {"clip_step": self._clip_step, "run": run})
+        scoring = None if self.scoring is None else self.scoring.state_dict()
+        save_stage(
+            folder, self.model, self.taught, {"clip_step": self._clip_step, "scoring": scoring, "run": run}
+        )
 
     def load(self, folder: Path) -> StateDict | None:
         """Load the last checkpoint, if there is one."""
@@ -210,6 +230,8 @@ class TaughtStudent:
         if beside is None:
             return None
         self._clip_step = beside["clip_step"]
+        if self.scoring is not None:
+            self.scoring.load_state_dict(beside["scoring"])
         run: StateDict = beside["run"]
         return run
 
