@@ -71,7 +71,7 @@ def report_specialists(config: ReportConfig) -> Path:
     title = f"{described.get('task')}: generalist and specialists, {len(results)} of {len(seeds)} seeds"
     note = (
         "Means over seeds, of fixed episodes. Steps are environment steps after the generalist; `continued` "
-        "is PPO that went on for as many. The worst cluster: the lowest success of those with enough episodes."
+        "is PPO that went on for as many. The worst cluster: the lowest of those with enough episodes."
     )
     body = [f"<h1>{html.escape(title)}</h1>", numbers_table(head, texts, [palette[arm] for arm in arms], 0)]
     body += [f'<p class="note">{html.escape(note)}</p>', figure(drawn, wide=True)]
