@@ -92,7 +92,7 @@ def train_expert(
         config: settings of the method, in place of its preset.
         task_teacher: whose tasks to train on: a name of `tutelage.teachers.TASK_TEACHERS` that needs no
             knowledge of the task (``geo-curriculum`` is the object curriculum), what makes one of a task
-            space and a generator, or one that is built. For ``sb3`` only.
+            space and a generator, or one that is built. ``random`` with ``rsl_rl``: the task draws them.
         start_from: an expert of the same task, to train further rather than a new one; it is not changed. Its
             networks, critic, statistics and exploration go on; optimiser and schedules begin anew. For
             ``sb3`` only.
@@ -133,13 +133,16 @@ def train_expert(
             student = replace(student, device=device)
             expert = _train_sb3(task, student, steps, seed, task_teacher, start_from, run)
         else:
-            if task_teacher != "random" or start_from is not None:
-                raise ValueError("task_teacher and start_from go with method='sb3' only; leave them out")
+            if start_from is not None:
+                raise ValueError("start_from goes with method='sb3' only; leave it out")
             if config is not None and not isinstance(config, RslRlPPOConfig):
                 raise ValueError(f"method 'rsl_rl' takes an RslRlPPOConfig, not {type(config).__name__}")
             settings = config or RslRlPPOConfig(num_envs=256 if device == "cpu" else 2048)
             task = cls(settings.num_envs, **options)
+            if task_teacher != "random":
+                task.teach(_built(task_teacher, task, seed))
             expert = _train_rsl_rl(task, settings, config is None, steps, seed, run)
+        task.teach(None)
         success, episodes = _success(task, expert, seed)
         task.close()
     expert.facts |= {
@@ -209,6 +212,14 @@ class _Run:
         return sum(entry[column] for entry in self._recent) / count if count else math.nan
 
 
+def _built(task_teacher: AnyTaskTeacher, task: VecTask, seed: int) -> TaskTeacher:
+    """The task teacher itself, of its name or of what makes it."""
+    rng = np.random.default_rng([seed, 1])
+    if isinstance(task_teacher, str):
+        return make_task_teacher(task_teacher, task.task_space, rng)
+    return task_teacher(task.task_space, rng) if callable(task_teacher) else task_teacher
+
+
 def _train_sb3(
     task: VecTask,
     config: StudentConfig,
@@ -236,12 +247,7 @@ def _train_sb3(
     def count(episodes: Episodes) -> None:
         run.add(len(episodes), float(episodes.successes.sum()), float(episodes.returns.sum()))
 
-    rng = np.random.default_rng([seed, 1])
-    if isinstance(task_teacher, str):
-        proposer = make_task_teacher(task_teacher, task.task_space, rng)
-    else:
-        proposer = task_teacher(task.task_space, rng) if callable(task_teacher) else task_teacher
-    taught = TaughtVecEnv(SB3VecTask(task), proposer, on_episodes=count)
+    taught = TaughtVecEnv(SB3VecTask(task), _built(task_teacher, task, seed), on_episodes=count)
     model = make_student(config, taught, seed=seed, total_steps=steps)
     expert_from_sb3(model)  # refuses what is no expert now, not after the training
     if start_from is not None:

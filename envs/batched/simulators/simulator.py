@@ -76,10 +76,12 @@ class Simulator(Protocol):
         num_envs: how many simulations.
         device: where the tensors live.
         model_fields: fields of ``MjModel`` of which every environment has values of its own.
+        state_size: numbers that `save` keeps of each environment.
     """
 
     model: mujoco.MjModel
     num_envs: int
+    state_size: int
     device: torch.device
     model_fields: tuple[str, ...]
 
@@ -152,14 +154,15 @@ class Simulator(Protocol):
         """Everything that decides the future (``mjSTATE_INTEGRATION``), and `FORCE_FIELDS`.
 
         Returns:
-            float64, shape ``(n, size)``.
+            float64, shape ``(n, state_size)``, in the order of `rows`.
         """
         ...
 
     def restore(self, states: Tensor, rows: Rows | None = None) -> None:
         """Continue from what `save` of the same simulator returned, bit for bit; then as `forward`.
 
-        Model fields are not part of it: write them first.
+        The states may be of other environments than `rows`. Model fields are not part of it: write them
+        first. Nothing counts as diverged in `rows` afterwards.
 
         Raises:
             ValueError: when the states are of another model or number of environments.

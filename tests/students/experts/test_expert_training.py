@@ -165,7 +165,10 @@ def test_rsl_rl_trains_experts(rail: type[VecTask]) -> None:
         ({"steps": 0}, "steps must be at least 1"),
         ({"config": SMALL}, "method 'sb3' takes a StudentConfig, not RslRlPPOConfig"),
         ({"config": student(), "method": "rsl_rl"}, "method 'rsl_rl' takes an RslRlPPOConfig"),
-        ({"method": "rsl_rl", "task_teacher": "riac"}, "go with method='sb3' only"),
+        (
+            {"task_teacher": "alp-gm", "method": "rsl_rl", "config": RslRlPPOConfig(num_envs=4)},
+            "no task teacher 'alp-gm'; did you mean 'alp-gmm'",
+        ),
         ({"task_teacher": "alp-gm", "config": student()}, "no task teacher 'alp-gm'; did you mean 'alp-gmm'"),
         ({"config": StudentConfig("sac", n_envs=4)}, "SAC with SACPolicy cannot be made an expert"),
         ({"config": student(use_sde=True)}, "gSDE"),
