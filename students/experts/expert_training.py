@@ -139,10 +139,7 @@ def train_expert(
                 raise ValueError(f"method 'rsl_rl' takes an RslRlPPOConfig, not {type(config).__name__}")
             settings = config or RslRlPPOConfig(num_envs=256 if device == "cpu" else 2048)
             task = cls(settings.num_envs, **options)
-            if task_teacher != "random":
-                task.teach(_built(task_teacher, task, seed))
-            expert = _train_rsl_rl(task, settings, config is None, steps, seed, run)
-        task.teach(None)
+            expert = _train_rsl_rl(task, settings, config is None, steps, seed, task_teacher, run)
         success, episodes = _success(task, expert, seed)
         task.close()
     expert.facts |= {
@@ -261,7 +258,13 @@ def _train_sb3(
 
 
 def _train_rsl_rl(
-    task: VecTask, settings: RslRlPPOConfig, preset: bool, steps: int, seed: int, run: _Run
+    task: VecTask,
+    settings: RslRlPPOConfig,
+    preset: bool,
+    steps: int,
+    seed: int,
+    task_teacher: AnyTaskTeacher,
+    run: _Run,
 ) -> MLPExpert:
     from tutelage.students.rsl_rl.rsl_rl_ppo import train
 
@@ -275,8 +278,13 @@ def _train_rsl_rl(
     settings = replace(settings, seed=seed)
     if preset:
         settings = replace(settings, actor_view=task.obs_view, critic_view=task.states_view)
+    if task_teacher != "random":
+        task.teach(_built(task_teacher, task, seed))
     run.begin(task.num_envs)
-    return expert_from_rsl_rl(train(task, settings, steps, callback=watch))
+    policy = train(task, settings, steps, callback=watch)
+    if task_teacher != "random":
+        task.teach(None)
+    return expert_from_rsl_rl(policy)
 
 
 def _success(task: VecTask, expert: MLPExpert, seed: int) -> tuple[float, int]:

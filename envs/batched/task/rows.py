@@ -45,12 +45,12 @@ class Rows:
 
     @staticmethod
     def of_indices(indices: Tensor, num_envs: int) -> Rows:
-        """Environments by index, int64, each at most once; a task's hooks get them in ascending order."""
+        """Environments by index, int64, each at most once, in ascending order (any, for `take` alone)."""
         return Rows(num_envs, indices, None)
 
     @staticmethod
     def at(ids: NDArray[np.int64], num_envs: int, device: torch.device) -> Rows:
-        """Environments by index, as `of_indices`, from an array on the host."""
+        """As `of_indices`, from an array on the host."""
         return Rows.of_indices(torch.from_numpy(ids).to(device), num_envs)
 
     @staticmethod

@@ -56,22 +56,22 @@ def save_task(task: VecTask) -> StateDict:
     }
 
 
-def load_rows(task: VecTask, rows: Rows, state: StateDict) -> dict[str, Tensor]:
-    """Continue the episodes of `save_rows` in these rows, but for the views, which follow from them.
+def load_rows(task: VecTask, ids: NDArray[np.int64], state: StateDict) -> tuple[Rows, dict[str, Tensor]]:
+    """Continue the episodes of `save_rows` in environments `ids`, but for the views, which follow from them.
 
     Returns:
-        The saved views with noise.
+        Those environments, and their saved views with noise.
 
     Raises:
         StateError: when the state is of another task, model or number of environments, or damaged; nothing
             has been changed then.
     """
     state = _with_later_buffers(task, state)
-    _check_rows(task, state, rows.n, [])
-    return _load(task, rows, state)
+    _check_rows(task, state, len(ids), [])
+    return _load(task, ids, state)
 
 
-def load_task(task: VecTask, state: StateDict) -> dict[str, Tensor]:
+def load_task(task: VecTask, state: StateDict) -> tuple[Rows, dict[str, Tensor]]:
     """Continue the episodes of `save_task`, as `load_rows` does, and its counts; raises StateError."""
     if isinstance(state, Mapping):
         state = {"steps": 0, "proposals": 0, **_with_later_buffers(task, state)}
@@ -83,12 +83,18 @@ def load_task(task: VecTask, state: StateDict) -> dict[str, Tensor]:
     task.log.forget()
     task.num_diverged.fill_(state["num_diverged"])
     task._steps, task.num_proposed = state["steps"], state["proposals"]
-    return _load(task, Rows.all(task.num_envs, task.device), state)
+    return _load(task, np.arange(task.num_envs), state)
 
 
-def _load(task: VecTask, rows: Rows, state: StateDict) -> dict[str, Tensor]:
+def _load(task: VecTask, ids: NDArray[np.int64], state: StateDict) -> tuple[Rows, dict[str, Tensor]]:
+    order = np.argsort(ids)
+    rows = Rows.at(ids[order], task.num_envs, task.device)
+
+    def tensor(values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values[order]).to(task.device)
+
     def tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(np.array(values)).to(task.device) for name, values in arrays.items()}
+        return {name: tensor(values) for name, values in arrays.items()}
 
     for name, values in tensors(state["model"]).items():
         task.sim.write_model(name, values, rows)
@@ -99,10 +105,10 @@ def _load(task: VecTask, rows: Rows, state: StateDict) -> dict[str, Tensor]:
     for name, values in tensors(state["buffers"]).items():
         rows.put(task.buffers[name], values)
     task.log.restore(rows, tensors(state["term_sums"]))
-    task.sim.restore(tensors({"physics": state["physics"]})["physics"], rows)
+    task.sim.restore(tensor(state["physics"]), rows)
     for name, stream in _streams(task).items():
-        rows.put(stream, tensors({name: state[name]})[name])
-    return tensors(state["noisy_views"])
+        rows.put(stream, tensor(state[name]))
+    return rows, tensors(state["noisy_views"])
 
 
 def _identity(task: VecTask) -> dict[str, Any]:

@@ -276,7 +276,7 @@ class VecTask(TaskEpisodes):
         Raises:
             StateError: when it is of another task, model or number of environments, with nothing changed.
         """
-        self._continue(self._everyone, load_task(self, state))
+        self._continue(*load_task(self, state))
 
     @without_autograd
     def save_rows(self, env_ids: EnvIds) -> StateDict:
@@ -312,10 +312,7 @@ class VecTask(TaskEpisodes):
                 changed.
             ValueError: when `env_ids` are wrong, with nothing changed.
         """
-        rows = Rows.at(check_env_ids(env_ids, self.num_envs), self.num_envs, self.device)
-        noisy_views = load_rows(self, rows, state)
-        if rows.n:
-            self._continue(rows, noisy_views)
+        self._continue(*load_rows(self, check_env_ids(env_ids, self.num_envs), state))
         return self.obs_dict
 
     # --- inner works -----------------------------------------------------------------------------------
