@@ -15,15 +15,17 @@ from mujoco import batch as mujoco_batch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.envs.batched.simulators.field_checks import (
+    cannot_read,
+    cannot_write,
+    check_values,
+    no_model_field,
+)
 from tutelage.envs.batched.simulators.simulator import (
     DERIVED_FIELDS,
     STATE_FIELDS,
     SimulatorError,
-    cannot_read,
-    cannot_write,
-    check_values,
     force_fields,
-    no_model_field,
     prepare_model,
     settle_threads,
 )

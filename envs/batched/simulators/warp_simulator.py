@@ -13,15 +13,17 @@ import warp as wp
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.envs.batched.simulators.field_checks import (
+    cannot_read,
+    cannot_write,
+    check_values,
+    no_model_field,
+)
 from tutelage.envs.batched.simulators.simulator import (
     DERIVED_FIELDS,
     STATE_FIELDS,
     SimulatorWarning,
-    cannot_read,
-    cannot_write,
-    check_values,
     force_fields,
-    no_model_field,
     prepare_model,
 )
 from tutelage.envs.batched.simulators.warp_kernels import note_divergence, place_geoms, zero_columns

@@ -73,6 +73,8 @@ class VecTask(TaskEpisodes):
       `reset` or `reset_done`.
     - *Horizons*. An episode is cut off after ``min(horizon_buf, max_episode_length)`` steps, as by the time
       limit: `Proposals` and `start` can give each a horizon of its own.
+    - *Snapshots*. `save_rows` and `restore_rows` save and continue running episodes of some environments,
+      `state_dict` and `load_state_dict` those of all.
     - *Ends*. `terminated`, `truncated`, `success`, `diverged` (bool, ``(num_envs,)``) tell how the step ended
       each episode. A simulation that diverged ends its episode, without success, counts in `num_diverged`,
       and gives reward 0, observations 0 and black pictures until its next episode begins.
