@@ -209,7 +209,7 @@ class _Run:
         return sum(entry[column] for entry in self._recent) / count if count else math.nan
 
 
-def _built(task_teacher: AnyTaskTeacher, task: VecTask, seed: int) -> TaskTeacher:
+def _task_teacher_of(task_teacher: AnyTaskTeacher, task: VecTask, seed: int) -> TaskTeacher:
     """The task teacher itself, of its name or of what makes it."""
     rng = np.random.default_rng([seed, 1])
     if isinstance(task_teacher, str):
@@ -244,7 +244,7 @@ def _train_sb3(
     def count(episodes: Episodes) -> None:
         run.add(len(episodes), float(episodes.successes.sum()), float(episodes.returns.sum()))
 
-    taught = TaughtVecEnv(SB3VecTask(task), _built(task_teacher, task, seed), on_episodes=count)
+    taught = TaughtVecEnv(SB3VecTask(task), _task_teacher_of(task_teacher, task, seed), on_episodes=count)
     model = make_student(config, taught, seed=seed, total_steps=steps)
     expert_from_sb3(model)  # refuses what is no expert now, not after the training
     if start_from is not None:
@@ -279,7 +279,7 @@ def _train_rsl_rl(
     if preset:
         settings = replace(settings, actor_view=task.obs_view, critic_view=task.states_view)
     if task_teacher != "random":
-        task.teach(_built(task_teacher, task, seed))
+        task.teach(_task_teacher_of(task_teacher, task, seed))
     run.begin(task.num_envs)
     policy = train(task, settings, steps, callback=watch)
     if task_teacher != "random":

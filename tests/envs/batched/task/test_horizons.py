@@ -14,13 +14,13 @@ FAR = (1.5, 4.0)  # of goal and mass: never reached without a push
 
 def ends(task: Any, steps: int) -> list[list[int]]:
     """In which of the next steps each environment's episodes were truncated, counted from 1."""
-    found: list[list[int]] = [[] for _ in range(task.num_envs)]
+    ended: list[list[int]] = [[] for _ in range(task.num_envs)]
     for step in range(1, steps + 1):
         _, _, reset, extras = task.step(task.zero_actions())
         assert torch.equal(extras["time_outs"], reset.bool())
         for row in reset.nonzero().flatten().tolist():
-            found[row].append(step)
-    return found
+            ended[row].append(step)
+    return ended
 
 
 def test_the_earlier_of_horizon_and_time_limit_ends_an_episode(sliding_mass: Any) -> None:
