@@ -11,10 +11,11 @@ from typing import Any, ParamSpec, TypeVar
 import gymnasium
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tutelage.envs.contract.tasks import Tasks, TaskSpace
+from tutelage.envs.contract.proposals import Proposals
+from tutelage.envs.contract.tasks import Tasks
 
 EnvIds = Tensor | Sequence[int] | Sequence[bool] | NDArray[Any]
 """Some environments: their indices in any order, each once, or a mask, bool of shape ``(num_envs,)``."""
@@ -88,12 +89,13 @@ def check_env_ids(env_ids: EnvIds, num_envs: int) -> NDArray[np.int64]:
 
 
 def check_start(
-    env_ids: EnvIds, tasks: Tasks, seeds: Sequence[int] | None, num_envs: int
-) -> tuple[NDArray[np.int64], Tasks, list[int] | None]:
-    """Indices, tasks and seeds of episodes to start, in ascending order of the indices.
+    env_ids: EnvIds, tasks: Tasks, seeds: Sequence[int] | None, horizon: ArrayLike | None, num_envs: int
+) -> tuple[NDArray[np.int64], Proposals, list[int] | None]:
+    """Indices, tasks with their horizons, and seeds of episodes to start, in ascending order of the indices.
 
     Raises:
-        ValueError: as `check_env_ids`, or when there are not as many tasks, or seeds, as environments.
+        ValueError: as `check_env_ids`; when there are not as many tasks, seeds or horizons as environments;
+            or a horizon is no whole number of at least 1.
     """
     ids = check_env_ids(env_ids, num_envs)
     if not len(ids) == len(tasks) == len(ids if seeds is None else seeds):
@@ -102,20 +104,16 @@ def check_start(
             + ("" if seeds is None else f" and {len(seeds)} seeds")
         )
     order = np.argsort(ids)
-    return ids[order], tasks[order], None if seeds is None else [seeds[i] for i in order]
-
-
-def proposed_tasks(propose: Callable[[int], Tasks], n: int, space: TaskSpace) -> Tasks:
-    """`n` tasks of a task teacher.
-
-    Raises:
-        TaskError: when one is not in the task space.
-        ValueError: when there are fewer or more.
-    """
-    tasks = space.check(propose(n), "proposed tasks")
-    if len(tasks) != n:
-        raise ValueError(f"{n} tasks were asked for, and {len(tasks)} proposed")
-    return tasks
+    if horizon is not None:
+        steps = np.asarray(horizon)
+        if steps.shape != ids.shape or not (np.issubdtype(steps.dtype, np.integer) or not steps.size):
+            raise ValueError(
+                f"horizon is {steps.dtype} of shape {steps.shape}; give whole numbers of steps, one for each "
+                f"of the {len(ids)} environments"
+            )
+        horizon = steps.astype(np.int64)[order]
+    in_order = None if seeds is None else [seeds[i] for i in order]
+    return ids[order], Proposals(tasks[order], horizon), in_order
 
 
 def check_view_noise(view_noise: Mapping[str, float]) -> dict[str, float]:
