@@ -85,7 +85,7 @@ class CellRun:
         self.eval_venv = make_eval_venv(self.card)
         self.test_sets = self.card.test_sets()
         self.task_teacher = build_task_teacher(
-            config.task_teacher,
+            config.task_teacher_name,
             self.card,
             self.eval_venv.task_space,
             np.random.default_rng([config.seed, 1]),

@@ -110,11 +110,13 @@ class GridRun:
         space = self.card.task_space()
         teachers = {}
         for name, overrides in self.grid.task_teachers.items():
-            teacher = build_task_teacher(name, self.card, space, np.random.default_rng(0), overrides)
+            built = self.grid.built_name(name)
+            teacher = build_task_teacher(built, self.card, space, np.random.default_rng(0), overrides)
             config = getattr(teacher, "config", None)
             teachers[name] = (
                 _plain(asdict(config)) if is_dataclass(config) and not isinstance(config, type) else {}
             )
+        sweep = {name: asdict(entry) for name, entry in self.grid.sweep.items()}
         return {
             "command": command,
             **provenance(),
@@ -134,6 +136,7 @@ class GridRun:
             "seeds": list(self.grid.seeds),
             "steps": self.grid.steps,
             "evaluate_every": self.grid.evaluate_every,
+            **({"sweep": _plain(sweep)} if sweep else {}),
         }
 
 
