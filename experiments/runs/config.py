@@ -87,11 +87,10 @@ def folder_name(name: str) -> str:
     plain = base.replace(":", ".").replace("/", "-")
     if not equals:
         return plain
-    readable = re.sub(r"[^\w.+=,-]+", "-", values, flags=re.ASCII)
-    safe = f"{plain}-{readable[:80].strip('-')}".replace("=", "-").replace(",", "_")
     if re.fullmatch(r"[A-Za-z0-9.+=,-]{1,80}", values):
-        return safe
-    return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return f"{plain}-{values}".replace("=", "-").replace(",", "_")
+    readable = re.sub(r"[^A-Za-z0-9.+]+", "-", values)[:80].strip("-.")
+    return f"{plain}-{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def hyperparameters(cell: CellConfig) -> dict[str, bool | int | float | str]:
