@@ -152,6 +152,7 @@ def _plain(value: Any) -> Any:
 
 def print_summary(out: Path, console: Console) -> None:
     """Print the table of the comparison."""
+    from rich.markup import escape
     from rich.table import Table
 
     from tutelage.experiments.runs.reading import read_grid
@@ -167,5 +168,5 @@ def print_summary(out: Path, console: Console) -> None:
     steps = " and ".join(f"{step:,}" for step in dict.fromkeys(row["step"] for row in figures))
     table = Table(*heads, title=f"{grid.env['name']}, at step {steps}")
     for row in rows:
-        table.add_row(*(row[head] for head in heads))
+        table.add_row(*(escape(row[head]) for head in heads))
     console.print(table)

@@ -58,8 +58,7 @@ def check_same_config(path: Path, values: dict[str, Any], ignore: tuple[str, ...
     except ValueError:
         raise FolderError(f"{path} is damaged; delete {path.parent} or choose another --out") from None
     wanted = json.loads(json.dumps(values))
-    kept = [{k: v for k, v in side.items() if k not in ignore} for side in (found, wanted)]
-    if names := _different(*kept):
+    if names := [name for name in _different(found, wanted) if name.partition(".")[0] not in ignore]:
         raise FolderError(
             f"{path.parent} was made with another configuration (different: {', '.join(sorted(names))}); "
             "choose another --out, or repeat the options of its first command"

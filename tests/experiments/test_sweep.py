@@ -1,13 +1,21 @@
 """A comparison with settings, from the command line to the report: its sweep is compared like all else."""
 
+import html
 import json
+import re
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tyro
+from rich.console import Console
 
 from tutelage.experiments.compare import CompareConfig, compare
+from tutelage.experiments.report import ReportConfig, report
 from tutelage.experiments.reports.summary import summary_table
+from tutelage.experiments.runs.cell import load_trained
+from tutelage.experiments.runs.grid import print_summary
 from tutelage.experiments.runs.locking import FolderError
 from tutelage.experiments.runs.reading import read_grid
 
@@ -51,9 +59,8 @@ def test_every_value_has_cells_rows_and_curves_of_its_own(swept: CompareConfig) 
         assert written["sweep"] == {"task_teacher": {"name": "alp-gmm", "values": {"fit_rate": rate}}}
         assert written["student_config"]["n_envs"] == 8
         assert written["student_config"]["kwargs"]["n_steps"] == 16
-        assert list((out / "tensorboard" / folder).glob("events.*")) or list(
-            out.glob(f"**/{folder}/events.*")
-        )
+        assert list((out / "_grid" / folder).glob("events.*"))  # its mean over seeds
+        assert load_trained(out / "ppo" / folder / "seed-0").num_timesteps == 1024
     assert "sweep" not in json.loads((out / "ppo/random/seed-0/config.json").read_text())
     grid = read_grid(out)
     assert [cell.state for cell in grid.cells] == ["finished"] * 3
@@ -82,3 +89,21 @@ def test_the_same_settings_continue_and_others_are_refused(swept: CompareConfig)
         compare(replace(again, set=(*SETTINGS[:1], "ppo.n-envs=4", *SETTINGS[2:])))
     with pytest.raises(FolderError, match=r"different: sweep\..*, task_teachers.alp-gmm:fit-rate=100"):
         compare(replace(again, set=("alp-gmm.fit-rate=50,60", *SETTINGS[1:])))
+
+
+def test_names_that_are_no_folders_are_read_and_drawn(make_grid: Callable[..., Path]) -> None:
+    student, teacher = 'ppo:policy-kwargs={net_arch:[a]},policy="a/b"', "users.own:Curriculum"
+    folder = make_grid(students=(student,), teachers=("random", teacher), seeds=2)
+    rows = summary_table(read_grid(folder), resamples=10)
+    assert [(row["student"], row["task_teacher"], row["runs"]) for row in rows] == [
+        (student, "random", 2),
+        (student, teacher, 2),
+    ]
+    page = report(ReportConfig(folder, resamples=10)).read_text()
+    assert html.escape(student) in page
+    pictures = list((folder / "report").glob("*.png"))
+    assert pictures
+    assert all(re.fullmatch(r"[\w.+-]+", picture.name) for picture in pictures)
+    console = Console(record=True, width=300)
+    print_summary(folder, console)
+    assert teacher in console.export_text()
