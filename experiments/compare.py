@@ -10,6 +10,8 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +19,7 @@ from typing import Annotated, Literal
 import tyro
 
 from tutelage.experiments.runs.config import GridConfig
+from tutelage.experiments.runs.settings import Setting, parse_settings
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class CompareConfig:
     """Steps from one evaluation and checkpoint to the next. Default: a twentieth of the steps."""
     baseline: str | None = None
     """Task teacher that the others are compared with. Default: the first of --teachers."""
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME.FIELD=VALUE")] = ()
+    """Hyperparameters of task teachers and students: alp-gmm.fit-rate=100 ppo.learning-rate=1e-4
+    ppo.policy-kwargs.net-arch=[64,64]. Several values make a sweep: alp-gmm.fit-rate=50,100,250."""
     workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Cells trained at once, one thread each. 0: one for each core."""
     out: Path | None = None
@@ -148,15 +154,17 @@ def resolve(config: CompareConfig) -> GridConfig:
         ComparisonError: when a name is unknown, a number makes no sense, or things do not go together.
     """
     try:
-        grid = _override(config)
-        _check(grid, config.workers, config.seeds)
+        settings = parse_settings(config.set)
+        grid = _override(config, settings)
+        _check(grid, config.workers, config.seeds, settings)
     except (ValueError, TypeError) as error:
         raise ComparisonError(str(error)) from None
     return grid
 
 
-def _override(config: CompareConfig) -> GridConfig:
+def _override(config: CompareConfig, settings: list[Setting]) -> GridConfig:
     from tutelage.envs.contract.tasks import BoxTasks
+    from tutelage.experiments.runs.sweeps import expand
     from tutelage.experiments.worlds.catalogue import task_env_card
     from tutelage.students.sb3.presets import student_preset
     from tutelage.teachers import needs_knowledge
@@ -189,10 +197,10 @@ def _override(config: CompareConfig) -> GridConfig:
         grid = replace(grid, evaluate_every=config.evaluate_every)
     if config.baseline is not None or grid.baseline not in grid.task_teachers:
         grid = replace(grid, baseline=config.baseline or next(iter(grid.task_teachers), ""))
-    return replace(grid, clips=config.clips)
+    return expand(replace(grid, clips=config.clips), settings)
 
 
-def _check(grid: GridConfig, workers: int, seeds: int | None = None) -> None:
+def _check(grid: GridConfig, workers: int, seeds: int | None, settings: list[Setting]) -> None:
     """Refuse what cannot work, before anything starts: every task teacher and student is built once."""
     import numpy as np
 
@@ -218,12 +226,32 @@ def _check(grid: GridConfig, workers: int, seeds: int | None = None) -> None:
     card = task_env_card(grid.env)
     space = card.task_space()
     for name, overrides in grid.task_teachers.items():
-        build_task_teacher(name, card, space, np.random.default_rng(0), overrides)
+        with _naming_settings(settings, grid, name):
+            build_task_teacher(grid.built_name(name), card, space, np.random.default_rng(0), overrides)
     some = build_task_teacher("random", card, space, np.random.default_rng(0))
-    for student in grid.students.values():
-        venv = TaughtVecEnv(make_venv(card, student.n_envs, student.workers), some)
-        make_student(student, venv, seed=0, total_steps=grid.steps)
-        venv.close()
+    for name, student in grid.students.items():
+        with _naming_settings(settings, grid, name):
+            venv = TaughtVecEnv(make_venv(card, student.n_envs, student.workers), some)
+            make_student(student, venv, seed=0, total_steps=grid.steps)
+            venv.close()
+    folders: dict[str, str] = {}
+    for cell in grid.cells():
+        other = folders.setdefault(cell.folder.lower(), name := f"{cell.student} with {cell.task_teacher}")
+        if other != name:
+            raise ComparisonError(f"{name} and {other} would share the folder {cell.folder}; leave one out")
+
+
+@contextmanager
+def _naming_settings(settings: list[Setting], grid: GridConfig, name: str) -> Iterator[None]:
+    """Say which settings there are of what is refused, since they may be why."""
+    mine = [setting for setting in settings if setting.is_for(grid.built_name(name))]
+    try:
+        yield
+    except Exception as error:
+        if not mine:
+            raise
+        values = " ".join(f"{setting.option}={','.join(setting.values)}" for setting in mine)
+        raise ComparisonError(f"{values}: {error}") from None
 
 
 def compare(config: CompareConfig) -> int:

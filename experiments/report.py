@@ -31,6 +31,7 @@ from tutelage.experiments.reports.statistics import (
     sample_efficiency_curve,
 )
 from tutelage.experiments.reports.summary import Results, defined, findings, gather, summary_table
+from tutelage.experiments.runs.config import folder_name
 from tutelage.experiments.runs.reading import FloatArray, Grid, check_name, read_grid
 
 if TYPE_CHECKING:
@@ -312,7 +313,7 @@ def report(config: ReportConfig) -> Path:
     out = config.out or config.folder / "report"
     out.mkdir(parents=True, exist_ok=True)
     for picture in (picture for several in drawn.values() for picture in several):
-        write_file(out / f"{picture.name}.png", picture.png)
+        write_file(out / f"{folder_name(picture.name)}.png", picture.png)
     note = explanation(config.confidence, config.resamples)
     write_file(out / "summary.csv", csv_of(rows))
     write_file(out / "summary.md", render_markdown(grid, rows, said, note).encode())

@@ -193,7 +193,11 @@ class Run:
     def _write_timings(self) -> None:
         """Write what the seconds went to, and all costs."""
         costs = self.training.costs
-        seconds = {**costs.seconds, "evaluation": self.record.evaluation_seconds, "total": self.record.seconds}
+        seconds = {
+            **costs.seconds,
+            "evaluation": self.record.evaluation_seconds,
+            "total": self.record.seconds,
+        }
         seconds["other"] = seconds["total"] - sum(v for k, v in seconds.items() if k != "total")
         episodes = self.record.episodes
         written = {

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -58,12 +58,23 @@ def check_same_config(path: Path, values: dict[str, Any], ignore: tuple[str, ...
     except ValueError:
         raise FolderError(f"{path} is damaged; delete {path.parent} or choose another --out") from None
     wanted = json.loads(json.dumps(values))
-    keys = [key for key in {**found, **wanted} if key not in ignore and found.get(key) != wanted.get(key)]
-    if keys:
+    if names := [name for name in _different(found, wanted) if name.partition(".")[0] not in ignore]:
         raise FolderError(
-            f"{path.parent} was made with another configuration (different: {', '.join(sorted(keys))}); "
+            f"{path.parent} was made with another configuration (different: {', '.join(sorted(names))}); "
             "choose another --out, or repeat the options of its first command"
         )
+
+
+def _different(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Names of the values that differ, with dots where they lie in one another."""
+    names = []
+    for key in {**found, **wanted}:
+        old, new = found.get(key), wanted.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            names += _different(old, new, f"{prefix}{key}.")
+        elif old != new:
+            names.append(f"{prefix}{key}")
+    return names
 
 
 def exit_with_parent() -> None:

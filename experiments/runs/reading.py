@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks, task_space_from_json
+from tutelage.experiments.runs.config import folder_name
 from tutelage.experiments.runs.records import read_table
 
 FloatArray = NDArray[np.float64]
@@ -80,7 +81,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Its folder relative to the grid's, e.g. ``ppo/alp-gmm/seed-0``."""
-        return f"{self.student}/{self.task_teacher}/seed-{self.seed}"
+        return f"{folder_name(self.student)}/{folder_name(self.task_teacher)}/seed-{self.seed}"
 
     def training_episodes(self) -> TrainingEpisodes | None:
         """Read its training episodes; None where the file is missing or damaged."""
@@ -376,7 +377,7 @@ def read_grid(folder: Path | str) -> Grid:
     check_name("baseline", baseline, teachers)
     ordered = {primary: tasks[primary], **tasks}
     cells = tuple(
-        _read_cell(folder / s / t / f"seed-{k}", (s, t, k), steps, ordered)
+        _read_cell(folder / folder_name(s) / folder_name(t) / f"seed-{k}", (s, t, k), steps, ordered)
         for s in students
         for t in teachers
         for k in seeds

@@ -106,7 +106,11 @@ class Table:
         """The last `n` rows, as far as they are kept; None for all that are."""
         empty = {name: np.zeros(0, dtype) for name, dtype in self.columns.items()}
         joined = {name: np.concatenate([part[name] for part in [empty, *self._recent]]) for name in empty}
-        return joined if n is None else {name: values[len(values) - min(n, len(values)) :] for name, values in joined.items()}
+        return (
+            joined
+            if n is None
+            else {name: values[len(values) - min(n, len(values)) :] for name, values in joined.items()}
+        )
 
     def write(self) -> None:
         """Write the rows since the last time, in a part of their own, atomically."""
@@ -256,7 +260,9 @@ class RunRecord:
             **{name: tasks[:, i] for i, name in enumerate(self._names)},
         )
 
-    def add_scores(self, step: int, ids: NDArray[np.int64], scores: Mapping[str, NDArray[np.float64]]) -> None:
+    def add_scores(
+        self, step: int, ids: NDArray[np.int64], scores: Mapping[str, NDArray[np.float64]]
+    ) -> None:
         """Note scores of episodes, or of pieces of them, by the proposals' ids, into ``scores.parquet``."""
         if self.regret is None:
             self._make_regret(list(scores))

@@ -65,11 +65,13 @@ class Comparison:
         space = self.card.task_space()
         teachers = {}
         for name, overrides in self.grid.task_teachers.items():
-            teacher = build_task_teacher(name, self.card, space, np.random.default_rng(0), overrides)
+            built = self.grid.built_name(name)
+            teacher = build_task_teacher(built, self.card, space, np.random.default_rng(0), overrides)
             config = getattr(teacher, "config", None)
             teachers[name] = (
                 _plain(asdict(config)) if is_dataclass(config) and not isinstance(config, type) else {}
             )
+        sweep = {name: asdict(entry) for name, entry in self.grid.sweep.items()}
         return {
             "command": command,
             **provenance(),
@@ -89,6 +91,7 @@ class Comparison:
             "seeds": list(self.grid.seeds),
             "steps": self.grid.steps,
             "evaluate_every": self.grid.evaluate_every,
+            **({"sweep": _plain(sweep)} if sweep else {}),
         }
 
 
@@ -104,6 +107,7 @@ def _plain(value: Any) -> Any:
 
 def print_summary(out: Path, console: Console) -> None:
     """Print the table of the comparison."""
+    from rich.markup import escape
     from rich.table import Table
 
     from tutelage.experiments.reports.summary import readable, summary_table
@@ -119,5 +123,5 @@ def print_summary(out: Path, console: Console) -> None:
     steps = " and ".join(f"{step:,}" for step in dict.fromkeys(row["step"] for row in figures))
     table = Table(*heads, title=f"{grid.env['name']}, at step {steps}")
     for row in rows:
-        table.add_row(*(row[head] for head in heads))
+        table.add_row(*(escape(row[head]) for head in heads))
     console.print(table)

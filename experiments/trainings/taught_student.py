@@ -86,7 +86,7 @@ class TaughtStudent:
         self.eval_venv = make_eval_venv(self.card)
         self.tests = self.card.test_sets()
         self.task_teacher = build_task_teacher(
-            config.task_teacher,
+            config.task_teacher_name,
             self.card,
             self.eval_venv.task_space,
             np.random.default_rng([config.seed, 1]),

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks
+from tutelage.experiments.runs.config import folder_name
 
 SPACE = BoxTasks({"gate_position": (-4, 4), "gate_width": (0.5, 8)})
 SPEED = {"target": 0.02, "random": 0.55, "alp-gmm": 1.0, "riac": 0.8, "covar-gmm": 0.95, "adr": 0.7}
@@ -107,7 +108,7 @@ def write_grid(
     for student in students:
         for teacher in teachers:
             for seed in range(seeds):
-                cell = folder / student / teacher / f"seed-{seed}"
+                cell = folder / folder_name(student) / folder_name(teacher) / f"seed-{seed}"
                 cell.mkdir(parents=True)
                 tables = cell_tables(rng, teacher, seed, space, sets, steps, every, defined)
                 tables[0].to_parquet(cell / "evaluations.parquet")
