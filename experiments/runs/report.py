@@ -1,4 +1,4 @@
-"""What a training reports to while it advances: one place for records, TensorBoard, status and checkpoints."""
+"""The report of a training that advances: records, TensorBoard, status and checkpoints in one place."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def _value(hint: Any, current: Any, parts: Mapping[Path, Tree], option: str) -> 
 
 def _set_inside(hint: Any, current: Any, parts: Mapping[Path, Tree], option: str) -> Any:
     """The new value of a field that is a dataclass or a mapping, with fields of its own."""
-    kinds = [member for member in _members(hint) if is_dataclass(member)]
+    kinds: list[Any] = [member for member in _members(hint) if is_dataclass(member)]
     if current is None and kinds:
         try:
             current = kinds[0]()

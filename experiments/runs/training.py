@@ -1,7 +1,7 @@
 """What a cell of any grid runs: the protocol between a training and the machinery around it.
 
-A training knows how to advance, what is to be evaluated, and how to save itself. When that happens, what is
-written, how a killed run goes on, what TensorBoard and the report show, is `tutelage.experiments.runs.cell`'s.
+A training knows how to advance, which policies are evaluated, and how to save itself. When that happens, what
+is written and how a killed run goes on, `tutelage.experiments.runs.cell` decides.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Training(Protocol):
 
     Attributes:
         costs: kept up to date by the training; the machinery adds evaluations.
-        evaluations: shares of the budget, ascending, the last one 1.0, after which the policies are evaluated;
+        evaluations: shares of the budget, ascending, the last one 1.0, after which policies are evaluated;
             0.0 comes before all training where `evaluates_untrained`, or else after the first round.
         evaluates_untrained: see there.
 
@@ -115,7 +115,7 @@ class Training(Protocol):
         ...
 
     def advance(self, until: float, report: Report) -> None:
-        """Train until `spent` reaches `until`; call `report` now and then, from where it can be saved or not."""
+        """Train until `spent` reaches `until`; tell `report` of progress, and where it can be saved."""
         ...
 
     def test_sets(self, at_end: bool) -> Sequence[str]:
@@ -135,11 +135,11 @@ class Training(Protocol):
         ...
 
     def finish(self, report: Report) -> Mapping[str, Any]:
-        """Save what users load, in the run's folder; return what ``results.json`` holds (nothing: no file)."""
+        """Save what users load, in the run's folder; return the values of ``results.json``, if any."""
         ...
 
     def save(self, folder: Path, run: StateDict) -> None:
-        """Write all that decides further training, and `run`, so that either this or the one before is whole."""
+        """Write all that decides further training, and `run`; the one before stays until it is whole."""
         ...
 
     def load(self, folder: Path) -> StateDict | None:

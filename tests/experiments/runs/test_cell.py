@@ -1,4 +1,4 @@
-"""The loop of every run, on a training of plain numbers: what is evaluated when, and exact resume anywhere."""
+"""The loop of every run, on a training of plain numbers: when it evaluates, and exact resume anywhere."""
 
 import json
 from collections.abc import Mapping, Sequence
