@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tutelage.envs.contract.names import folder_name
 from tutelage.students.sb3.config import StudentConfig
 
 
@@ -48,11 +49,6 @@ class CellConfig:
     def folder(self) -> str:
         """Where the cell lies in the folder of its grid, and its name in TensorBoard."""
         return f"{folder_name(self.student)}/{folder_name(self.task_teacher)}/seed-{self.seed}"
-
-
-def folder_name(name: str) -> str:
-    """A name as a folder: ``module:Class`` becomes ``module.Class``."""
-    return name.replace(":", ".").replace("/", "-")
 
 
 def hyperparameters(cell: CellConfig) -> dict[str, bool | int | float | str]:

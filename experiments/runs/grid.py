@@ -15,7 +15,8 @@ import numpy as np
 from rich.console import Console
 
 from tutelage.experiments.worlds.catalogue import build_task_teacher, task_env_card
-from tutelage.experiments.runs.config import CellConfig, GridConfig, folder_name, hyperparameters
+from tutelage.experiments.runs.config import CellConfig, GridConfig, hyperparameters
+from tutelage.envs.contract.names import folder_name
 from tutelage.experiments.runs.locking import check_same_config
 from tutelage.experiments.runs.processes import Job, JobPool
 from tutelage.experiments.runs.records import write_json

@@ -8,7 +8,6 @@ whose two JSON files cannot be understood, raises `GridError`.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.envs.contract.names import folder_name, unknown_name
 from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks, task_space_from_json
 
 FloatArray = NDArray[np.float64]
@@ -221,9 +221,7 @@ class Grid:
 def check_name(kind: str, name: str, known: Any) -> None:
     """Raise `GridError` with the nearest name unless `name` is one of `known`."""
     if name not in known:
-        near = difflib.get_close_matches(name, list(known), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise GridError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}")
+        raise GridError(unknown_name(kind, name, known))
 
 
 def _common_steps(steps: list[NDArray[np.int64]]) -> FloatArray:
@@ -384,7 +382,7 @@ def read_grid(folder: Path | str) -> Grid:
     check_name("baseline", baseline, teachers)
     ordered = {primary: tasks[primary], **tasks}
     cells = tuple(
-        _read_cell(folder / s / t / f"seed-{k}", (s, t, k), steps, ordered)
+        _read_cell(folder / folder_name(s) / folder_name(t) / f"seed-{k}", (s, t, k), steps, ordered)
         for s in students
         for t in teachers
         for k in seeds

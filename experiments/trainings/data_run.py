@@ -9,18 +9,13 @@ import torch
 
 from tutelage.envs.batched.cameras.camera_config import CameraConfig
 from tutelage.envs.batched.looks.visual_randomization import VisualRandomization
-from tutelage.envs.batched.worlds.catalogue import make_vec_task, vec_task_class
+from tutelage.envs.batched.worlds.catalogue import VEC_TASKS, make_vec_task, vec_task_class, vec_task_recipe
+from tutelage.envs.contract.recipe import WorldRecipe
 from tutelage.experiments.runs.locking import locked
 from tutelage.experiments.runs.records import write_json
 from tutelage.experiments.tensorboard.event_log import RunLog
 from tutelage.experiments.trainings.distill_expert import EVALUATION_SEED
-from tutelage.experiments.trainings.distill_presets import (
-    CAMERAS,
-    MODALITIES,
-    default_encoder,
-    default_looks,
-    default_stack,
-)
+from tutelage.experiments.trainings.distill_presets import MODALITIES
 from tutelage.experiments.trainings.distill_run import AUGMENTATIONS
 from tutelage.students.datasets.dataset import Dataset
 from tutelage.students.datasets.dataset_cloning import CloningConfig, clone_from
@@ -78,7 +73,7 @@ def record_data(config: RecordConfig) -> Path:
 
 def _record_task(config: RecordConfig) -> VecTask:
     default = vec_task_class(config.task).default_camera
-    cameras = config.cameras or CAMERAS.get(config.task) or (default,)
+    cameras = config.cameras or vec_task_recipe(config.task).cameras or (default,)
     cameras_as = {
         name: {"width": config.size, "height": config.size, "modalities": MODALITIES[config.obs]}
         for name in cameras
@@ -88,7 +83,7 @@ def _record_task(config: RecordConfig) -> VecTask:
 
 def _looks(config: RecordConfig) -> str:
     """Looks that are recorded."""
-    return default_looks(config.task) if config.looks == "auto" else config.looks
+    return vec_task_recipe(config.task).looks if config.looks == "auto" else config.looks
 
 
 def _make_task(
@@ -205,13 +200,16 @@ def _new_student(config: TrainConfig, dataset: Dataset) -> VisionStudent:
         if name.startswith(VIEWS)
     }
     images = config.images or tuple(name for name, shape in shapes.items() if len(shape) > 1)
-    task = dataset.metadata.get("name", "")
+    recipe = WorldRecipe(summary="a recorded task", mastered="unknown")
+    task = dataset.metadata.get("name")
+    if config.episodes or task in VEC_TASKS:  # else the dataset's own module is not imported
+        recipe = vec_task_recipe(task)
     vision = VisionConfig(
         images=images,
-        encoder=config.encoder or default_encoder(task),
+        encoder=config.encoder or recipe.encoder,
         fusion=config.fusion,
         opponents=any(len(shapes.get(name, ())) == 3 for name in images),
-        frames=config.stack or default_stack(task, config.memory),
+        frames=config.stack or (1 if config.memory else recipe.stack),
         memory=config.memory,
         predicts="privileged" if config.predict and "privileged" in shapes else None,
         head=config.head,

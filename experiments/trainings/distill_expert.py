@@ -7,18 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tutelage.envs.batched.worlds.catalogue import vec_task_recipe
 from tutelage.experiments.distill import OF_EXPERT, DistillConfig, given_expert, make_task
 from tutelage.experiments.runs.locking import check_same_config, locked
 from tutelage.experiments.runs.records import read_status, write_json
-from tutelage.experiments.trainings.distill_presets import ON_THE_WAY, held_out_objects, test_sets
+from tutelage.experiments.trainings.distill_presets import ON_THE_WAY, test_sets
 from tutelage.students.distillation.machinery.evaluation import evaluate_student
-from tutelage.students.experts.expert_training import (
-    DEFAULT_STEPS,
-    STEPS,
-    ExpertProgress,
-    load_expert,
-    train_expert,
-)
+from tutelage.students.experts.expert_training import ExpertProgress, load_expert, train_expert
 from tutelage.teachers.experts.mlp_expert import MLPExpert
 
 EVALUATION_SEED = 3_000_000  # the same episodes for every expert, student and seed
@@ -37,7 +32,7 @@ def expert_description(config: DistillConfig, seed: int) -> dict[str, Any]:
 
 def expert_steps(config: DistillConfig) -> int:
     """Environment steps that it trains, at most."""
-    return config.expert_steps or STEPS.get(config.task, DEFAULT_STEPS)
+    return config.expert_steps or vec_task_recipe(config.task).expert_steps
 
 
 def make_expert(values: Mapping[str, Any], folder: Path) -> None:
@@ -109,7 +104,7 @@ def _results(config: DistillConfig, seed: int, expert: MLPExpert) -> dict[str, A
     given, began = config.expert is not None, time.perf_counter()
     assert config.episodes is not None
     found = {}
-    for held_out in (False, True) if held_out_objects(config.task) else (False,):
+    for held_out in (False, True) if vec_task_recipe(config.task).held_out else (False,):
         task = make_task(
             config, min(config.episodes, ON_THE_WAY), "none", seed, held_out=held_out, pictures=False
         )

@@ -6,18 +6,19 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tutelage.envs.contract.names import folder_name
 from tutelage.experiments.distill import DistillConfig, only
-from tutelage.experiments.reports.distill_results import DESCRIPTION, asked
+from tutelage.experiments.reports.distill_results import DESCRIPTION, asked, described_card
 from tutelage.experiments.runs.grid import provenance
 from tutelage.experiments.runs.locking import FolderError, check_same_config
 from tutelage.experiments.runs.processes import Job, JobPool
 from tutelage.experiments.runs.records import read_status, write_json
 from tutelage.experiments.tensorboard.grid_log import GridLog
 from tutelage.experiments.trainings.distill_expert import expert_description, expert_name, expert_steps
-from tutelage.experiments.trainings.distill_methods import METHODS
 from tutelage.experiments.trainings.distill_presets import on_the_way, test_sets
 from tutelage.experiments.trainings.distill_record import planned
 from tutelage.experiments.trainings.distill_run import cell_description, hyperparameters
+from tutelage.students.distillation.machinery.registry import method_card
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,7 +75,7 @@ class DistillGrid:
     def __init__(self, config: DistillConfig, command: str, console: Console) -> None:
         self.config, self.out, self.console = config, config.folder, console
         self.cells = {
-            f"{method}/seed-{seed}": (method, seed)
+            f"{folder_name(method)}/seed-{seed}": (method, seed)
             for seed in config.seed_numbers
             for method in config.method
         }
@@ -103,7 +104,7 @@ class DistillGrid:
                 show(*self.cells[job.name], status)
 
         for method, seed in asked(self.description):  # by earlier commands too
-            show(method, seed, read_status(self.out / method / f"seed-{seed}"))
+            show(method, seed, read_status(self.out / folder_name(method) / f"seed-{seed}"))
         try:
             return JobPool(self.out, self.jobs(), self.console, PRELOAD, on_status).run(config.workers)
         finally:
@@ -112,14 +113,14 @@ class DistillGrid:
     def jobs(self) -> list[Job]:
         """Seed by seed: the expert, where a method has anything of it, then the students."""
         config, jobs = self.config, []
-        asks = {method for method in config.method if METHODS[method].expert != "nothing"}
+        asks = {method for method in config.method if method_card(method).expert != "nothing"}
         for seed in config.seed_numbers:
             if asks:
                 values = {"config": config.to_json(), "seed": seed}
                 target = "tutelage.experiments.trainings.distill_expert:make_expert"
                 jobs.append(Job(expert_name(seed), target, values, expert_steps(config)))
             for method in config.method:
-                name = f"{method}/seed-{seed}"
+                name = f"{folder_name(method)}/seed-{seed}"
                 shown = (self.out / name / "pictures" / "saliency.png").exists()
                 cell = replace(only(config, method), clips=config.clips and seed == config.first_seed)
                 jobs.append(
@@ -142,12 +143,12 @@ class DistillGrid:
             if (self.out / other).exists():
                 raise FolderError(f"{self.out} is a folder of {kind}; choose another --out")
         for method, seed in self.cells.values():
-            if METHODS[method].expert != "nothing":
+            if method_card(method).expert != "nothing":
                 path = self.out / expert_name(seed) / "config.json"
                 if path.exists():  # and perhaps finished, so that nothing else would compare them
                     check_same_config(path, expert_description(config, seed))
             description = cell_description(config, method, seed)
-            for path in self.out.glob(f"{method}/seed-*/config.json"):
+            for path in self.out.glob(f"{folder_name(method)}/seed-*/config.json"):
                 # Seeds of a method are averaged, so they differ in nothing else.
                 own = path.parent.name == f"seed-{seed}"
                 check_same_config(path, description, ignore=() if own else ("seed",))
@@ -189,6 +190,9 @@ class DistillGrid:
             "looks": config.training_looks,
             "runs": [*runs, entry],
         }
+        own = {name: described_card(name) for name in config.method if ":" in name}
+        if own or found.get("cards"):  # reports do not import a user's module
+            self.description["cards"] = {**found.get("cards", {}), **own}
         write_json(path, self.description)
 
 

@@ -17,12 +17,12 @@ from tutelage.experiments.runs.locking import check_same_config, locked
 from tutelage.experiments.runs.records import read_status, write_json
 from tutelage.experiments.tensorboard.event_log import RunLog
 from tutelage.experiments.trainings.distill_expert import EVALUATION_SEED, expert_name, read_expert
-from tutelage.experiments.trainings.distill_methods import METHODS
 from tutelage.experiments.trainings.distill_presets import ON_THE_WAY, main_looks, on_the_way, test_sets
 from tutelage.experiments.trainings.distill_record import StudentRecord
 from tutelage.students.distillation.machinery.checkpoint import load_checkpoint, save_checkpoint
 from tutelage.students.distillation.machinery.evaluation import evaluate_student
 from tutelage.students.distillation.machinery.progress import Budget, DistillationProgress, DistillationResult
+from tutelage.students.distillation.machinery.registry import method_card, method_class
 from tutelage.students.sb3.presets import student_preset
 from tutelage.students.vision.aligned_student import AlignedStudent, load_vision_student
 from tutelage.students.vision.vision_student import VisionConfig, VisionStudent
@@ -93,8 +93,8 @@ def method_settings(config: DistillConfig, method: str) -> Any:
     Raises:
         ValueError: for an unknown loss, or a number out of range.
     """
-    card = METHODS[method]
-    settings = card.load()[1](budget=Budget(**config.budget), **card.settings)
+    card = method_card(method)
+    settings: Any = method_class(method).config_class(budget=Budget(**config.budget), **card.settings)
     augment: str = config.augment
     if augment == "auto":
         augment = "strong" if card.augments and config.training_looks != "none" else "none"
@@ -120,7 +120,7 @@ def make_student(
         ValueError: for an unknown encoder, pictures that it cannot take, or an expert that lacks what the
             method needs of it.
     """
-    card = METHODS[method]
+    card = method_card(method)
     views = {"privileged": type(task).default_states_view, "student": "student"}
     vision = VisionConfig(
         images=config.images,
@@ -168,7 +168,7 @@ class StudentRun:
         self.sets = test_sets(config.task, config.training_looks)
         self.expert: MLPExpert | None = None
         self.charged: dict[str, Any] = {}  # what the expert cost, and how good it is
-        if METHODS[self.method].expert != "nothing":
+        if method_card(self.method).expert != "nothing":
             self.expert, self.charged = read_expert(folder.parents[1] / expert_name(seed), config.device)
         self.record = StudentRecord(config, folder, self.charged)
         self.tasks: dict[str, VecTask] = {}
@@ -179,7 +179,7 @@ class StudentRun:
         task = make_task(config, config.num_envs, config.training_looks, self.seed)
         self.joints = _action_names(task)
         self.student = make_student(config, self.method, task, self.expert, self.seed)
-        cls, _ = METHODS[self.method].load()
+        cls = method_class(self.method)
         settings = method_settings(config, self.method)
         self.training = cls(task, self.expert, self.student, settings, self.seed)
         resumed = load_checkpoint(self.folder / CHECKPOINT, self.training)

@@ -14,13 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.envs.batched.worlds.catalogue import make_vec_task
+from tutelage.envs.batched.worlds.catalogue import make_vec_task, vec_task_recipe
 from tutelage.envs.contract.tasks import BoxTasks, Tasks
 from tutelage.experiments.runs.locking import check_same_config, locked
 from tutelage.experiments.runs.records import write_json
 from tutelage.experiments.specialists import SpecialistsConfig, read_json
 from tutelage.experiments.tensorboard.event_log import RunLog
-from tutelage.experiments.trainings.distill_presets import default_encoder, held_out_objects
 from tutelage.students.distillation.machinery.evaluation import Evaluation, evaluate_student
 from tutelage.students.distillation.state_distillation import StateDaggerConfig, distil_state
 from tutelage.students.experts.expert_training import load_expert, train_expert
@@ -132,7 +131,7 @@ def make_task(
     config: SpecialistsConfig, num_envs: int, seed: int, held_out: bool = False, looks: str | None = None
 ) -> VecTask:
     """Environments of the training tasks, or of those that training never shows; in looks: with cameras."""
-    options = dict(held_out_objects(config.task)) if held_out else {}
+    options = dict(vec_task_recipe(config.task).held_out) if held_out else {}
     if looks is not None:
         from tutelage.envs.batched.cameras.camera_config import CameraConfig
         from tutelage.envs.batched.looks.visual_randomization import VisualRandomization
@@ -303,7 +302,7 @@ class SeedRun:
             task = make_task(self.config, SEEN_AT_ONCE, self._stage_seed(5_000), looks="strong")
             seed = self._stage_seed(5_001)
             images = tuple(f"{camera}/rgb" for camera in VISION_CAMERAS)
-            encoder, view = default_encoder(self.config.task), type(task).default_states_view
+            encoder, view = vec_task_recipe(self.config.task).encoder, type(task).default_states_view
             vision = VisionConfig(images, encoder=encoder, opponents=True, predicts=view)
             student = VisionStudent.of_task(vision, task, seed)
             dagger.distil(task, self.router(own, task), student, DaggerConfig(Budget(frames=frames)), seed)
@@ -334,7 +333,7 @@ class SeedRun:
         found: dict[str, Any] = {"episodes": self.config.episodes, "steps": steps}
         for kind in KINDS:
             found[kind] = {}
-            if kind == "training" or held_out_objects(self.config.task):
+            if kind == "training" or vec_task_recipe(self.config.task).held_out:
                 at_once = min(ENVIRONMENTS, self.config.episodes)
                 task = make_task(self.config, at_once, 0, held_out=kind == "held_out", looks=looks)
                 evaluation = evaluate_student(task, policy(task), self.config.episodes, EVALUATION_SEED)

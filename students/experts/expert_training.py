@@ -19,6 +19,7 @@ import torch
 from tutelage.envs.batched.task.vec_task import VecTask
 from tutelage.envs.batched.worlds.catalogue import vec_task_class
 from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.recipe import recipe_of
 from tutelage.students.experts.expert_loading import expert_from_rsl_rl, expert_from_sb3, load_expert
 from tutelage.students.experts.expert_warm_start import config_like, warm_start
 from tutelage.students.rsl_rl.rsl_rl_policy import Progress, RslRlPPOConfig
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ExpertProgress", "expert_from_rsl_rl", "expert_from_sb3", "load_expert", "train_expert"]
 
-STEPS = {"reach": 300_000, "push-cube": 1_200_000, "ball-balance": 600_000, "stump-walker": 1_000_000}
-"""Environment steps of an expert's training, where a task needs more or fewer than `DEFAULT_STEPS`."""
-
-DEFAULT_STEPS = 3_000_000
 WINDOW = 256  # episodes, at least, that the running success is the mean of
 TEST_EPISODES = 256  # at least, of the finished expert
 
@@ -86,7 +83,7 @@ def train_expert(
         task_name: of `tutelage.envs.batched.VEC_TASKS`, ``module:Class``, or the class of a task.
         seed: of networks, actions, tasks and starts.
         steps: environment steps of all environments together, rounded up to whole roll-outs; default: what
-            the task needs (`STEPS`).
+            the task's recipe says.
         method: ``sb3``: Stable-Baselines3's PPO with the preset of the task. ``rsl_rl``: rsl_rl's PPO, whose
             critic sees the task's ``states``.
         config: settings of the method, in place of its preset.
@@ -116,17 +113,17 @@ def train_expert(
     if until_success is not None and not 0 < until_success <= 1:
         raise ValueError(f"until_success must be above 0 and at most 1, not {until_success}")
     name = task_name if isinstance(task_name, str) else task_name.__name__
-    steps = STEPS.get(name, DEFAULT_STEPS) if steps is None else steps
+    cls = vec_task_class(task_name) if isinstance(task_name, str) else task_name
+    steps = recipe_of(cls, name).expert_steps if steps is None else steps
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
-    cls = vec_task_class(task_name) if isinstance(task_name, str) else task_name
     options = {"threads": 1, **(task_options or {}), "device": device, "seed": seed}
     run = _Run(until_success, on_progress)
     with untouched_generators(), torch_threads(1):  # small networks gain nothing from more
         if method == "sb3":
             if config is not None and not isinstance(config, StudentConfig):
                 raise ValueError(f"method 'sb3' takes a StudentConfig, not {type(config).__name__}")
-            student = config or student_preset(name, "ppo")
+            student = config or student_preset(recipe_of(cls, name), "ppo")
             if start_from is not None:
                 student = config_like(student, start_from)
             task = cls(student.n_envs, **options)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from tutelage.envs.contract.state import StateDict, StateError
+from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.learner import Learner, LearningConfig
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, Ledger, OnProgress
@@ -63,6 +64,8 @@ class DistillationMethod(ABC):
             seed and budget of frames give the same student on a CPU.
 
     Attributes:
+        card: what commands need to know of the method; a class attribute.
+        config_class: the class of its settings, a frozen dataclass; a class attribute.
         generator: the source of all that is drawn, on the task's device.
         learner: the student's optimiser.
         ledger: counts and clocks.
@@ -71,6 +74,9 @@ class DistillationMethod(ABC):
     Raises:
         ValueError: when expert or student, what it predicts or its critic do not fit the task.
     """
+
+    card: ClassVar[MethodCard]
+    config_class: ClassVar[type[MethodConfig]]
 
     def __init__(
         self,
