@@ -68,6 +68,10 @@ def load_object(path: str, what: str) -> Any:
         raise ValueError(f"{what} {path!r} cannot be imported: {error}") from None
 
 
+def _spelling(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], also: str = "") -> str:
     """The message about a name that does not exist: what was meant, and all that there is.
 
@@ -82,8 +86,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], also: str = "") -> 
         "unknown student 'pppo'; did you mean 'ppo'? Known: ppo, sac"
     """
     known = list(known)
-    near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1)
-    near = near or difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1)
+    alike = {_spelling(one): one for one in known}
+    near = [alike[one] for one in difflib.get_close_matches(_spelling(str(name)), alike, n=1)]
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}" + (f"; or {also}" if also else "")
 

@@ -203,7 +203,7 @@ def _new_student(config: TrainConfig, dataset: Dataset) -> VisionStudent:
     recipe = WorldRecipe(summary="a recorded task", mastered="unknown")
     task = dataset.metadata.get("name")
     if config.episodes or task in VEC_TASKS:  # else the dataset's own module is not imported
-        recipe = vec_task_recipe(task)
+        recipe = vec_task_recipe(str(task))
     vision = VisionConfig(
         images=images,
         encoder=config.encoder or recipe.encoder,

@@ -6,7 +6,7 @@ import math
 from dataclasses import fields
 
 from tutelage.envs.batched.worlds.catalogue import vec_task_class, vec_task_recipe
-from tutelage.envs.contract.names import check_folder_names
+from tutelage.envs.contract.names import check_folder_names, unknown_name
 from tutelage.experiments.distill import DistillConfig, given_expert, make_task
 from tutelage.experiments.trainings.distill_presets import MODALITIES, PRESETS
 from tutelage.experiments.trainings.distill_run import make_student, method_settings
@@ -17,7 +17,7 @@ from tutelage.students.distillation.machinery.registry import (
     method_class,
 )
 from tutelage.students.ppo.actor_critic import ActorCritic, check_augmentation
-from tutelage.teachers.experts.mlp_expert import check_expert, unknown
+from tutelage.teachers.experts.mlp_expert import check_expert
 
 
 def checked(config: DistillConfig) -> DistillConfig:
@@ -36,7 +36,7 @@ def checked(config: DistillConfig) -> DistillConfig:
     if config.baseline is not None:
         check_method_name(config.baseline, "baseline")
     if config.obs not in MODALITIES:
-        raise ValueError(unknown("obs", config.obs, list(MODALITIES)))
+        raise ValueError(unknown_name("obs", config.obs, list(MODALITIES)))
     preset, values = (
         PRESETS[config.preset],
         {field.name: getattr(config, field.name) for field in fields(config)},

@@ -94,7 +94,8 @@ def method_settings(config: DistillConfig, method: str) -> Any:
         ValueError: for an unknown loss, or a number out of range.
     """
     card = method_card(method)
-    settings: Any = method_class(method).config_class(budget=Budget(**config.budget), **card.settings)
+    config_class: Any = method_class(method).config_class
+    settings = config_class(budget=Budget(**config.budget), **card.settings)
     augment: str = config.augment
     if augment == "auto":
         augment = "strong" if card.augments and config.training_looks != "none" else "none"

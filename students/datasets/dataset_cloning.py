@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tutelage.envs.contract.names import unknown_name
 from tutelage.students.datasets.dataset import Dataset
 from tutelage.students.datasets.dataset_files import DTYPES, ENDED, SUCCESS
 from tutelage.students.datasets.dataset_recording import VIEWS
@@ -17,7 +18,6 @@ from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.learner import DEVIATION, LABEL, Learner, LearningConfig
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, Ledger, OnProgress
 from tutelage.students.torch_tools.threads import torch_threads
-from tutelage.teachers.experts.mlp_expert import unknown
 
 if TYPE_CHECKING:
     from tutelage.students.vision.vision_student import VisionStudent
@@ -123,7 +123,7 @@ def check_dataset(dataset: Dataset, student: VisionStudent) -> dict[str, str]:
         if name not in dataset.fields:
             raise ValueError(
                 f"{dataset.folder} lacks what the student learns from: "
-                f"{unknown('field', name, list(dataset.fields))}"
+                f"{unknown_name('field', name, list(dataset.fields))}"
             )
         found = dataset.fields[name].shape[1:]
         if found != tuple(shape):

@@ -7,12 +7,14 @@ from torch import Tensor
 
 from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.batched.task.vec_task import VecTask
+from tutelage.envs.contract.recipe import WorldRecipe
 from tutelage.envs.contract.tasks import BoxTasks
 
 
 class Rail(VecTask):
     """A mass on a rail must be pushed onto a target; only the view ``privileged`` tells where that is."""
 
+    recipe = WorldRecipe("a mass on a rail", "on the target at the end")
     task_space = BoxTasks({"target": (-1.0, 1.0)})
     num_actions = 1
     max_episode_length = 12

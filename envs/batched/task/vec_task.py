@@ -28,13 +28,13 @@ from tutelage.envs.batched.task.task_checks import (
     check_view_noise,
     copy_without,
     proposed_tasks,
-    unknown,
     view_space,
     without_autograd,
 )
 from tutelage.envs.batched.task.task_definition import TaskDefinition
 from tutelage.envs.batched.task.task_definition import TaskOptions as TaskOptions
 from tutelage.envs.batched.task.task_state import load_task, save_task
+from tutelage.envs.contract.names import unknown_name
 from tutelage.envs.contract.state import StateDict
 from tutelage.envs.contract.tasks import Tasks
 
@@ -332,7 +332,7 @@ class VecTask(TaskDefinition):
             ValueError: when there is no such view; suggests the nearest name.
         """
         if name not in self.obs_dict:
-            raise unknown(f"{type(self).__name__} has no view", name, self.obs_dict)
+            raise ValueError(unknown_name(f"view of {type(self).__name__}", name, self.obs_dict))
         return view_space(self.obs_dict[name])
 
     def get_state(self) -> Tensor:
@@ -447,5 +447,5 @@ class VecTask(TaskDefinition):
 
     def _known_view(self, name: str) -> str:
         if name not in self.views:
-            raise unknown(f"{type(self).__name__} has no view", name, self.views)
+            raise ValueError(unknown_name(f"view of {type(self).__name__}", name, self.views))
         return name

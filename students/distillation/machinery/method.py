@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from tutelage.envs.contract.names import unknown_name
 from tutelage.envs.contract.state import StateDict, StateError
 from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.learner import Learner, LearningConfig
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, Ledger, OnProgress
 from tutelage.students.distillation.machinery.roll_out import RollOut
-from tutelage.students.vision.vision_config import unknown
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import VecTask
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class MethodConfig(Protocol):
-    """What the settings of every method have."""
+    """What the settings of every method have; a frozen dataclass of these fields, and more."""
 
     @property
     def budget(self) -> Budget:
@@ -95,7 +95,7 @@ class DistillationMethod(ABC):
             if view not in task.obs_dict:
                 raise ValueError(
                     "the student predicts, or its critic sees, a view that "
-                    f"{type(task).__name__} does not show: {unknown('view', view, list(task.obs_dict))}"
+                    f"{type(task).__name__} does not show: {unknown_name('view', view, list(task.obs_dict))}"
                 )
 
     @abstractmethod
