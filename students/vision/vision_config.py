@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from tutelage.envs.contract.names import unknown_name
+
 Encoder = Literal["fast", "fine", "nature", "impala", "points"]
 Fusion = Literal["early", "late"]
 Head = Literal["deterministic", "gaussian"]

@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from tutelage.envs.contract.names import unknown_name
+
 LOSSES = ("huber", "mse", "kl", "sigma")
 """Names: `huber` and `mse` on means; `kl` of Gaussians; `sigma`: L2 weighted by the expert's deviations."""
 
