@@ -71,7 +71,7 @@ def student_preset(env: str | WorldRecipe, name: str) -> StudentConfig:
         known = [field.name for field in fields(StudentConfig)]
         for setting in settings:
             if setting not in known:
-                raise ValueError(unknown_name(f"setting of the student {name} in a recipe", setting, known))
+                raise ValueError(unknown_name("setting of a student in a recipe", setting, known))
         algorithm_class(settings["algorithm"])  # raises where there is none
         return StudentConfig(**settings)
     if name in _ANY:

@@ -1,5 +1,4 @@
-"""One file outside the package each: a world, a distillation method, a task teacher, a student, under their own
-names from the command to the report."""
+"""A user's own world, distillation method, task teacher and student, each in one file outside the package."""
 
 import json
 import sys
@@ -163,18 +162,18 @@ def test_a_world_task_teacher_and_student_are_compared_and_continue(own: Path) -
     config = CompareConfig(
         env="own_world:Rail",
         teachers=("random", "own_teacher:Halves"),
-        students=("ppo", "own_student:Mine"),
+        students=("own_student:Mine",),
         seeds=1,
         evaluate_every=200,
         workers=1,
         out=own,
     )
-    assert compare(config) == 1  # one cell meets the power cut
-    finished = own / "ppo/random/seed-0/status.json"
+    assert compare(replace(config, report=False)) == 1  # one cell meets the power cut
+    finished = own / "own_student.Mine/random/seed-0/status.json"
     before = finished.stat().st_mtime_ns
     assert compare(config) == 0
     assert finished.stat().st_mtime_ns == before
-    cells = {f"{s}/{t}/seed-0" for s in ("ppo", "own_student.Mine") for t in ("random", "own_teacher.Halves")}
+    cells = {f"own_student.Mine/{teacher}/seed-0" for teacher in ("random", "own_teacher.Halves")}
     assert {str(p.parent.relative_to(own)) for p in own.glob("*/*/*/status.json")} == cells
     assert cells <= events(own)
     logs = [(own / cell / "log.txt").read_text() for cell in sorted(cells)]
@@ -185,10 +184,12 @@ def test_a_world_task_teacher_and_student_are_compared_and_continue(own: Path) -
     assert all(cell.evaluations is not None for cell in grid.cells)
     rows = summary_table(grid)
     assert {(row["student"], row["task_teacher"]) for row in rows} == {
-        (s, t) for s in ("ppo", "own_student:Mine") for t in ("random", "own_teacher:Halves")
+        ("own_student:Mine", teacher) for teacher in ("random", "own_teacher:Halves")
     }
     page = (own / "report/summary.md").read_text()
-    assert "own_teacher:Halves" in page and "own_student:Mine" in page and "0 of 1" not in page
+    assert "own_teacher:Halves" in page
+    assert "own_student:Mine" in page
+    assert "0 of 1" not in page
 
 
 def test_a_world_and_a_method_are_distilled_and_continue(own: Path) -> None:
@@ -204,7 +205,7 @@ def test_a_world_and_a_method_are_distilled_and_continue(own: Path) -> None:
         checkpoint_every=0.0,
         clips=False,
     )
-    assert distill(config) == 1
+    assert distill(replace(config, report=False)) == 1
     assert distill(config) == 0
     cell = own / "own_method.Stutter/seed-0"
     assert "continues at" in (cell / "log.txt").read_text()
@@ -277,5 +278,5 @@ def test_methods_are_found_by_name_and_by_class(own: Path) -> None:
 
 def test_two_names_of_one_folder_are_refused() -> None:
     check_folder_names("methods", ["a:B", "a.C"])
-    with pytest.raises(ValueError, match="'a:B' and 'a.B' would share the folder a.B"):
+    with pytest.raises(ValueError, match=r"'a:B' and 'a\.B' would share the folder a\.B"):
         check_folder_names("methods", ["a:B", "a.B"])

@@ -332,7 +332,7 @@ class VecTask(TaskDefinition):
             ValueError: when there is no such view; suggests the nearest name.
         """
         if name not in self.obs_dict:
-            raise ValueError(unknown_name(f"view of {type(self).__name__}", name, self.obs_dict))
+            raise ValueError(unknown_name(f"{type(self).__name__} view", name, self.obs_dict))
         return view_space(self.obs_dict[name])
 
     def get_state(self) -> Tensor:
@@ -447,5 +447,5 @@ class VecTask(TaskDefinition):
 
     def _known_view(self, name: str) -> str:
         if name not in self.views:
-            raise ValueError(unknown_name(f"view of {type(self).__name__}", name, self.views))
+            raise ValueError(unknown_name(f"{type(self).__name__} view", name, self.views))
         return name

@@ -64,7 +64,7 @@ def make_vec_task(name: str, num_envs: int, **options: Any) -> VecTask:
     known = _options(found)
     for option in options:
         if option not in known:
-            raise ValueError(unknown_name(f"option of {found.__name__}", option, known))
+            raise ValueError(unknown_name(f"{found.__name__} option", option, known))
     return found(num_envs, **options)
 
 
