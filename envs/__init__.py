@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tutelage.envs.contract.interface import Scores as Scores
     from tutelage.envs.contract.interface import TaskTeacher as TaskTeacher
     from tutelage.envs.contract.proposals import Proposals as Proposals
+    from tutelage.envs.contract.recipe import TaskKnowledge as TaskKnowledge
+    from tutelage.envs.contract.recipe import WorldRecipe as WorldRecipe
+    from tutelage.envs.contract.recipe import batched_ppo as batched_ppo
     from tutelage.envs.contract.state import StateError as StateError
     from tutelage.envs.contract.state import load_state as load_state
     from tutelage.envs.contract.state import save_state as save_state

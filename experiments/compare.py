@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from tutelage.envs.contract.names import check_folder_names, folder_name
 from tutelage.experiments.runs.config import GridConfig
 from tutelage.experiments.runs.settings import Setting, parse_settings
 
@@ -34,10 +35,11 @@ class CompareConfig:
     preset: Literal["quick", "standard", "paper"] | None = None
     """quick: PointMassGate, or with --env a batched MuJoCo task (stump-walker, reach, ...): minutes on 2
     cores, quadruped-terrain over an hour. standard: StumpTracks, a workstation night. paper: the published
-    protocol, 20 M steps and 16 seeds. Default: standard for stump-tracks, hexagon-tracks and your own; quick
-    for the others."""
+    protocol, 20 M steps and 16 seeds. Default: quick, where the environment's recipe has steps for it; else
+    standard, as for stump-tracks and hexagon-tracks."""
     env: str | None = None
-    """Environment: point-mass-gate, stump-walker, stump-tracks, reach, ... or module:factory of your own."""
+    """Environment: point-mass-gate, stump-walker, stump-tracks, reach, ... or of your own: module:Class of a
+    Gymnasium environment or a batched task, or module:factory of the former."""
     teachers: tuple[str, ...] | None = None
     """Task teachers: random, target, oracle, adr, riac, covar-gmm, alp-gmm, or module:Class of your own."""
     students: tuple[str, ...] | None = None
@@ -71,54 +73,35 @@ class ComparisonError(ValueError):
     """A comparison that cannot be run as asked; the message says what to change."""
 
 
-# Steps of the quick preset in batched tasks other than StumpWalker: what their PPO presets need.
-_QUICK_STEPS = {
-    "reach": 150_000,
-    "ball-balance": 400_000,
-    "push-cube": 1_250_000,
-    "lift-object": 1_250_000,
-    "quadruped-terrain": 6_000_000,
-}
+def preset(name: str, env: str | None = None, steps: int | None = None) -> GridConfig:
+    """The grid of a preset. That of ``quick`` stands in the environment's recipe.
 
+    Args:
+        name: ``quick``, ``standard`` or ``paper``.
+        env: the environment of ``quick``; default: point-mass-gate. The others have their own.
+        steps: those of ``quick``, for an environment whose recipe has none.
 
-def preset(name: str, env: str | None = None) -> GridConfig:
-    """The grid of a preset; ``quick`` has one for every batched environment."""
+    Raises:
+        ValueError: when there is no such environment, or its recipe has no steps and there are none here.
+    """
+    from tutelage.experiments.worlds.catalogue import task_env_card
     from tutelage.students.sb3.presets import student_preset
     from tutelage.teachers import ALPGMMConfig, CovarGMMConfig, RIACConfig
 
-    if name == "quick" and env == "stump-walker":
-        return GridConfig(
-            env=env,
-            task_teachers={"random": {}, "riac": {}, "alp-gmm": {}},
-            students={"ppo": student_preset(env, "ppo")},
-            seeds=tuple(range(5)),
-            steps=1_000_000,
-            evaluate_every=125_000,
-            baseline="random",
-        )
-    if name == "quick" and env in _QUICK_STEPS:
-        return GridConfig(
-            env=env,
-            task_teachers={"random": {}, "alp-gmm": {}},
-            students={"ppo": student_preset(env, "ppo")},
-            seeds=tuple(range(5)),
-            steps=_QUICK_STEPS[env],
-            evaluate_every=_QUICK_STEPS[env] // 10,
-            baseline="random",
-        )
     if name == "quick":
+        env = env or "point-mass-gate"
+        recipe = task_env_card(env).recipe
+        steps = recipe.quick_steps or steps
+        steps = steps or recipe.needed("quick_steps", env, "give --steps, or another --preset")
+        task_teachers = recipe.quick_task_teachers or {"random": {}, "alp-gmm": {}}
         return GridConfig(
-            env="point-mass-gate",
-            # ALP-GMM as tuned for PPO on the point mass by the self-paced papers (Klink et al.).
-            task_teachers={
-                **{name: {} for name in ("target", "random", "riac", "covar-gmm")},
-                "alp-gmm": {"fit_rate": 100, "random_ratio": 0.3, "max_history": 500},
-            },
-            students={"ppo": student_preset("point-mass-gate", "ppo")},
-            seeds=tuple(range(8)),  # target training is lucky in about one run of ten
-            steps=450_000,
-            evaluate_every=45_000,
-            baseline="target",
+            env=env,
+            task_teachers=task_teachers,
+            students={"ppo": student_preset(recipe, "ppo")},
+            seeds=tuple(range(recipe.quick_seeds)),
+            steps=steps,
+            evaluate_every=max(1, steps // recipe.quick_evaluations),
+            baseline=next(iter(task_teachers)),
         )
     teachers = ("random", "adr", "riac", "covar-gmm", "alp-gmm")
     if name == "standard":
@@ -169,11 +152,10 @@ def _override(config: CompareConfig, settings: list[Setting]) -> GridConfig:
     from tutelage.students.sb3.presets import student_preset
     from tutelage.teachers import needs_knowledge
 
-    long = config.env is not None and (
-        ":" in config.env or config.env.startswith(("stump-tracks", "hexagon"))
-    )
-    grid = preset(config.preset or ("standard" if long else "quick"), config.env)
-    if config.env is not None and config.env != grid.env:
+    recipe = task_env_card(config.env or "point-mass-gate").recipe
+    usual = "quick" if config.env is None or recipe.quick_steps is not None else "standard"
+    grid = preset(config.preset or usual, config.env, config.steps)
+    if config.env is not None and (config.env != grid.env or not recipe.quick_task_teachers):
         card = task_env_card(config.env)
         usable = dict(grid.task_teachers)
         if card.knowledge is None:
@@ -182,10 +164,11 @@ def _override(config: CompareConfig, settings: list[Setting]) -> GridConfig:
             usable = {"random": {}}
         students = dict(grid.students)
         if config.env.partition("/")[0] != grid.env.partition("/")[0]:  # another body keeps the preset's
-            students = {name: student_preset(config.env, name) for name in students}
+            students = {name: student_preset(recipe, name) for name in students}
         grid = replace(grid, env=config.env, task_teachers=usable, students=students)
     if config.students is not None:
-        grid = replace(grid, students={name: student_preset(grid.env, name) for name in config.students})
+        own = recipe if config.env is not None else task_env_card(grid.env).recipe
+        grid = replace(grid, students={name: student_preset(own, name) for name in config.students})
     if config.teachers is not None:
         tuned = grid.task_teachers
         grid = replace(grid, task_teachers={name: tuned.get(name, {}) for name in config.teachers})
@@ -223,6 +206,8 @@ def _check(grid: GridConfig, workers: int, seeds: int | None, settings: list[Set
         raise ComparisonError(
             f"--baseline {grid.baseline!r} is not among --teachers ({', '.join(grid.task_teachers)})"
         )
+    check_folder_names("task teachers", grid.task_teachers)
+    check_folder_names("students", grid.students)
     card = task_env_card(grid.env)
     space = card.task_space()
     for name, overrides in grid.task_teachers.items():
@@ -270,9 +255,7 @@ def compare(config: CompareConfig) -> int:
     console = Console()
     grid = resolve(config)
     program = "tutelage" if shutil.which("tutelage") else sys.argv[0]  # as it can be typed here
-    out = config.out or Path("runs") / (
-        config.preset or (config.env or "quick").replace(":", ".").replace("/", "-")
-    )
+    out = config.out or Path("runs") / (config.preset or folder_name(config.env or "quick"))
     with locked(out, patience=2.0):
         comparison = Comparison(grid, out, command=shlex.join(["tutelage", *sys.argv[1:]]))
         watch = escape(f"TensorBoard, now or later: {program} watch {out}")

@@ -15,15 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tutelage.experiments.trainings.distill_presets import (
-    DEFAULT_FRAMES,
-    MODALITIES,
-    PRESETS,
-    QUICK_FRAMES,
-    default_encoder,
-    default_looks,
-    held_out_objects,
-)
+from tutelage.envs.batched.worlds.catalogue import vec_task_recipe
+from tutelage.envs.contract.names import folder_name
+from tutelage.experiments.trainings.distill_presets import MODALITIES, PRESETS
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import VecTask
@@ -168,7 +162,7 @@ class DistillConfig:
     @property
     def folder(self) -> Path:
         """Where the runs of this task lie."""
-        return self.out or Path("runs") / f"distill-{self.task.replace(':', '.').replace('/', '-')}"
+        return self.out or Path("runs") / f"distill-{folder_name(self.task)}"
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -180,7 +174,7 @@ class DistillConfig:
         """Limits of the student's training, as arguments of `Budget`."""
         if self.seconds is not None:
             return {"frames": self.frames, "seconds": self.seconds}
-        usual = QUICK_FRAMES.get(self.task, DEFAULT_FRAMES) * PRESETS[self.preset].scale
+        usual = vec_task_recipe(self.task).quick_frames * PRESETS[self.preset].scale
         return {"frames": usual if self.frames is None else self.frames}
 
     @property
@@ -204,12 +198,12 @@ class DistillConfig:
     @property
     def training_looks(self) -> str:
         """Looks that the student learns from."""
-        return default_looks(self.task) if self.looks == "auto" else self.looks
+        return vec_task_recipe(self.task).looks if self.looks == "auto" else self.looks
 
     @property
     def chosen_encoder(self) -> Encoder:
         """The student's image encoder."""
-        return self.encoder or default_encoder(self.task)
+        return self.encoder or vec_task_recipe(self.task).encoder
 
     def decisive(self) -> dict[str, Any]:
         """The fields that decide a cell's results, beside method and seed, as JSON values."""
@@ -307,7 +301,7 @@ def make_task(
         threads=1 if config.workers > 1 else 0,
         cameras=cameras if pictures else (),
         visuals=getattr(VisualRandomization, looks.replace("-", "_"))(),
-        **(held_out_objects(config.task) if held_out else {}),
+        **(vec_task_recipe(config.task).held_out if held_out else {}),
     )
 
 

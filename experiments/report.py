@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tyro
 
+from tutelage.envs.contract.names import folder_name
 from tutelage.experiments.reports import plots
 from tutelage.experiments.reports.distill_results import is_distillation
 from tutelage.experiments.reports.page import Picture, explanation, render_html, render_markdown
@@ -31,7 +32,6 @@ from tutelage.experiments.reports.statistics import (
     sample_efficiency_curve,
 )
 from tutelage.experiments.reports.summary import Results, defined, findings, gather, summary_table
-from tutelage.experiments.runs.config import folder_name
 from tutelage.experiments.runs.reading import FloatArray, Grid, check_name, read_grid
 
 if TYPE_CHECKING:

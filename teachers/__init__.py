@@ -40,12 +40,12 @@ import numpy as np
 
 from tutelage.envs.contract.interface import TaskTeacher
 from tutelage.envs.contract.names import lazy_names, unknown_name
+from tutelage.envs.contract.recipe import TaskKnowledge
 from tutelage.envs.contract.tasks import TaskSpace
 from tutelage.teachers.continuous.adr import ADR, ADRConfig
 from tutelage.teachers.continuous.alp_gmm import ALPGMM, ALPGMMConfig
 from tutelage.teachers.continuous.covar_gmm import CovarGMM, CovarGMMConfig
 from tutelage.teachers.continuous.geo_curriculum import GeoCurriculum, GeoCurriculumConfig
-from tutelage.teachers.continuous.knowledge import TaskKnowledge
 from tutelage.teachers.continuous.oracle import Oracle, OracleConfig
 from tutelage.teachers.continuous.riac import RIAC, RIACConfig
 from tutelage.teachers.continuous.target import TargetOnly, TargetOnlyConfig

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tutelage.envs.contract.names import folder_name
 from tutelage.students.sb3.config import StudentConfig
 
 
@@ -74,23 +73,6 @@ class CellConfig:
     def folder(self) -> str:
         """Where the cell lies in the folder of its grid, and its name in TensorBoard."""
         return f"{folder_name(self.student)}/{folder_name(self.task_teacher)}/seed-{self.seed}"
-
-
-def folder_name(name: str) -> str:
-    """A name as a folder: ``module:Class`` becomes ``module.Class``.
-
-    Those of a sweep become ``alp-gmm.fit-rate-50``, ``alp-gmm.fit-rate-50_random-ratio-0.2``. Where values
-    hold other signs than letters, digits, ``.``, ``+`` and ``-``, or are long, eight hexadecimal digits
-    follow, so that no two values share a folder.
-    """
-    base, equals, values = name.partition("=")
-    plain = base.replace(":", ".").replace("/", "-")
-    if not equals:
-        return plain
-    if re.fullmatch(r"[A-Za-z0-9.+=,-]{1,80}", values):
-        return f"{plain}-{values}".replace("=", "-").replace(",", "_")
-    readable = re.sub(r"[^A-Za-z0-9.+]+", "-", values)[:80].strip("-.")
-    return f"{plain}-{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def hyperparameters(cell: CellConfig) -> dict[str, bool | int | float | str]:

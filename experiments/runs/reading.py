@@ -8,7 +8,6 @@ whose two JSON files cannot be understood, raises `GridError`.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.envs.contract.names import folder_name, unknown_name
 from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks, task_space_from_json
-from tutelage.experiments.runs.config import folder_name
 from tutelage.experiments.runs.records import read_table
 
 FloatArray = NDArray[np.float64]
@@ -220,9 +219,7 @@ class Grid:
 def check_name(kind: str, name: str, known: Any) -> None:
     """Raise `GridError` with the nearest name unless `name` is one of `known`."""
     if name not in known:
-        near = difflib.get_close_matches(name, list(known), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise GridError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}")
+        raise GridError(unknown_name(kind, name, known))
 
 
 def _common_steps(steps: list[NDArray[np.int64]]) -> FloatArray:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from tutelage.envs.contract.names import folder_name
 from tutelage.envs.contract.state import write_json
-from tutelage.experiments.runs.config import CellConfig, GridConfig, folder_name, hyperparameters
+from tutelage.experiments.runs.config import CellConfig, GridConfig, hyperparameters
 from tutelage.experiments.runs.grid import MADE, Charts, Member, provenance, run_grid
 from tutelage.experiments.runs.locking import check_same_config
 from tutelage.experiments.runs.pool import Job

@@ -18,13 +18,13 @@ from tutelage.experiments.runs.records import read_json, read_status
 from tutelage.experiments.runs.report import Report
 from tutelage.experiments.runs.training import Costs, PlayTestSet, Progress, Results
 from tutelage.experiments.tensorboard.event_log import RunLog
-from tutelage.experiments.trainings.distill_methods import METHODS
 from tutelage.experiments.trainings.distill_presets import ON_THE_WAY, main_looks, on_the_way, test_sets
 from tutelage.experiments.trainings.expert import EVALUATION_SEED, expert_name
 from tutelage.students.distillation.machinery.checkpoint import load_checkpoint, read_beside, save_checkpoint
 from tutelage.students.distillation.machinery.evaluation import evaluate_student
 from tutelage.students.distillation.machinery.method import DistillationMethod
 from tutelage.students.distillation.machinery.progress import Budget, DistillationProgress
+from tutelage.students.distillation.machinery.registry import method_card, method_class
 from tutelage.students.experts.expert_training import load_expert
 from tutelage.students.sb3.presets import student_preset
 from tutelage.students.vision.aligned_student import AlignedStudent, load_vision_student
@@ -93,8 +93,9 @@ def method_settings(config: DistillConfig, method: str) -> Any:
     Raises:
         ValueError: for an unknown loss, or a number out of range.
     """
-    card = METHODS[method]
-    settings = card.load()[1](budget=Budget(**config.budget), **card.settings)
+    card = method_card(method)
+    config_class: Any = method_class(method).config_class
+    settings = config_class(budget=Budget(**config.budget), **card.settings)
     augment: str = config.augment
     if augment == "auto":
         augment = "strong" if card.augments and config.training_looks != "none" else "none"
@@ -120,7 +121,7 @@ def make_student(
         ValueError: for an unknown encoder, pictures that it cannot take, or an expert that lacks what the
             method needs of it.
     """
-    card = METHODS[method]
+    card = method_card(method)
     views = {"privileged": type(task).default_states_view, "student": "student"}
     vision = VisionConfig(
         images=config.images,
@@ -168,7 +169,7 @@ class DistilledStudent:
         self.sets = test_sets(config.task, config.training_looks)
         self.expert: MLPExpert | None = None
         self.charged: dict[str, Any] = {}  # results.json of the expert: what it cost, and how good it is
-        if METHODS[self.method].expert != "nothing":
+        if method_card(self.method).expert != "nothing":
             self.expert, self.charged = (
                 load_expert(expert).to(config.device),
                 read_json(expert / "results.json"),
@@ -177,7 +178,7 @@ class DistilledStudent:
         self.joints = _action_names(task)
         self.student = make_student(config, self.method, task, self.expert, seed)
         self.first_seen = pictures.sheet(config.images, task.obs_dict)
-        method, _ = METHODS[self.method].load()
+        method = method_class(self.method)
         settings = method_settings(config, self.method)
         self.distillation: DistillationMethod = method(task, self.expert, self.student, settings, seed)
         self.training_task, self.tasks = task, {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from tutelage.envs.contract.state import StateDict
 from tutelage.students.distillation.asymmetric_ppo import AsymmetricPPOConfig
 from tutelage.students.distillation.dagger_value import DaggerValue, DaggerValueConfig
+from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.learner import Learner, LearningConfig
 from tutelage.students.distillation.machinery.losses import gaussian_kl
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
@@ -21,6 +22,7 @@ from tutelage.students.ppo.formulas import PPOConfig, Terms
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import Observations, VecTask
+    from tutelage.students.distillation.machinery.method import MethodConfig
     from tutelage.students.vision.student_state import Heads
     from tutelage.students.vision.vision_student import VisionStudent
     from tutelage.teachers.experts.mlp_expert import Advice, Expert
@@ -139,6 +141,11 @@ class DistilThenRL(DaggerValue):
     Raises:
         ValueError: when the student has no critic, or no distribution of actions to draw from.
     """
+
+    card: ClassVar[MethodCard] = MethodCard(
+        "distillation, then PPO", gaussian=True, critic="privileged", predicts=True
+    )
+    config_class: ClassVar[type[MethodConfig]] = DistilThenRLConfig
 
     def __init__(
         self, task: VecTask, expert: Expert, student: VisionStudent, config: DistilThenRLConfig, seed: int

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.recipe import TaskKnowledge
 from tutelage.envs.contract.state import StateDict, rng_state, set_rng_state
 from tutelage.envs.contract.tasks import TaskSpace
-from tutelage.teachers.continuous.knowledge import TaskKnowledge
 from tutelage.teachers.continuous.primitives import (
     check_header,
     check_task_vector,

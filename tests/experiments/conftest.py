@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tutelage.envs.contract.names import folder_name
 from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks
-from tutelage.experiments.runs.config import folder_name
 
 SPACE = BoxTasks({"gate_position": (-4, 4), "gate_width": (0.5, 8)})
 SPEED = {"target": 0.02, "random": 0.55, "alp-gmm": 1.0, "riac": 0.8, "covar-gmm": 0.95, "adr": 0.7}

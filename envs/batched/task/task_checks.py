@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import gymnasium
@@ -126,20 +125,6 @@ def check_view_noise(view_noise: Mapping[str, float]) -> dict[str, float]:
         if not (math.isfinite(deviation) and deviation >= 0):
             raise ValueError(f"view_noise of {name!r} is a standard deviation, at least 0, not {deviation}")
     return dict(view_noise)
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
-    """The error for a name that is not known; it suggests the nearest, and tells all.
-
-    Args:
-        what: begins the message, as ``"Reach has no view"``.
-        name: what was asked for.
-        known: what there is.
-    """
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"{what} {name!r}{hint} (known: {', '.join(names)})")
 
 
 def view_space(view: Tensor) -> gymnasium.spaces.Box:

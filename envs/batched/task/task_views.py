@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tutelage.envs.batched.cameras.camera_config import CameraConfig, Cameras, make_cameras
 from tutelage.envs.batched.task.rows import Rows
-from tutelage.envs.batched.task.task_checks import check_view_noise, copy_without, unknown, view_space
+from tutelage.envs.batched.task.task_checks import check_view_noise, copy_without, view_space
 from tutelage.envs.batched.task.task_definition import TaskDefinition
+from tutelage.envs.contract.names import unknown_name
 
 Observations = dict[str, Tensor]
 """``obs``, ``states``, and every named view and image by its own name."""
@@ -49,7 +50,7 @@ class TaskViews(TaskDefinition):
             ValueError: when there is no such view; suggests the nearest name.
         """
         if name not in self.obs_dict:
-            raise unknown(f"{type(self).__name__} has no view", name, self.obs_dict)
+            raise ValueError(unknown_name(f"{type(self).__name__} view", name, self.obs_dict))
         return view_space(self.obs_dict[name])
 
     def get_state(self) -> Tensor:
@@ -110,5 +111,5 @@ class TaskViews(TaskDefinition):
 
     def _known_view(self, name: str) -> str:
         if name not in self.views:
-            raise unknown(f"{type(self).__name__} has no view", name, self.views)
+            raise ValueError(unknown_name(f"{type(self).__name__} view", name, self.views))
         return name

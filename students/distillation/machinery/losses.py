@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from tutelage.teachers.experts.mlp_expert import unknown
+from tutelage.envs.contract.names import unknown_name
 
 LOSSES = ("huber", "mse", "kl", "sigma")
 """Names: `huber` and `mse` on means; `kl` of Gaussians; `sigma`: L2 weighted by the expert's deviations."""
@@ -113,4 +113,4 @@ def check_loss(name: str) -> None:
         ValueError: suggests the nearest name.
     """
     if name not in LOSSES:
-        raise ValueError(unknown("loss", name, LOSSES))
+        raise ValueError(unknown_name("loss", name, LOSSES))

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tutelage.envs.contract.names import folder_name
 from tutelage.experiments.compare import CompareConfig, ComparisonError, resolve
-from tutelage.experiments.runs.config import CellConfig, GridConfig, folder_name, hyperparameters
+from tutelage.experiments.runs.config import CellConfig, GridConfig, hyperparameters
 from tutelage.experiments.runs.literals import write_literal
 from tutelage.experiments.runs.settings import (
     Setting,

@@ -71,9 +71,9 @@ def test_names_shapes_and_types(sliding_mass: Any) -> None:
 def test_views_can_be_chosen(sliding_mass: Any) -> None:
     task = sliding_mass(2, threads=1, obs_view="privileged", states_view="raw")
     assert (task.num_obs, task.num_states) == (4, 1)
-    with pytest.raises(ValueError, match=r"no view 'polcy'; did you mean 'policy'.*policy, privileged, raw"):
+    with pytest.raises(ValueError, match=r"view 'polcy'; did you mean 'policy'.*policy, privileged, raw"):
         sliding_mass(2, threads=1, obs_view="polcy")
-    with pytest.raises(ValueError, match="no view 'polcy'"):
+    with pytest.raises(ValueError, match="view 'polcy'"):
         sliding_mass(2, threads=1, view_noise={"polcy": 0.1})
 
 
@@ -369,9 +369,9 @@ def test_wrong_options_are_refused(sliding_mass: Any, options: dict[str, Any], m
 
 
 def test_make_vec_task_names_wrong_options_and_classes() -> None:
-    with pytest.raises(ValueError, match="Reach has no option 'thread'; did you mean 'threads'"):
+    with pytest.raises(ValueError, match="unknown Reach option 'thread'; did you mean 'threads'"):
         make_vec_task("reach", 2, thread=1)
-    with pytest.raises(ValueError, match=r"no option 'parameter'; did you mean 'parameters'.*view_noise"):
+    with pytest.raises(ValueError, match=r"option 'parameter'; did you mean 'parameters'.*view_noise"):
         make_vec_task("stump-walker", 2, parameter=("height",))
     for path in ("json:JSONDecoder", "json:dumps"):
         with pytest.raises(ValueError, match="is not a subclass of VecTask"):
