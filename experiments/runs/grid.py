@@ -74,7 +74,10 @@ class GridRun:
         """Train all cells that are not finished, `workers` at once; return how many failed."""
         groups = list(dict.fromkeys(self._group(cell) for cell in self.cells))
         log = GridLog(
-            self.out, {"score": f"{self.card.primary_test_set}: score (% mastered, else return)"}, groups
+            self.out,
+            {"score": f"{self.card.primary_test_set}: score (% mastered, else return)"},
+            groups,
+            cell_groups={cell.folder: (self._group(cell), cell.seed) for cell in self.cells},
         )
         tag = f"evaluation/{self.card.primary_test_set}/mastered_pct"
         log.hparams([hyperparameters(cell) for cell in self.cells], {tag: "mastered, %"})
@@ -100,6 +103,7 @@ class GridRun:
         """Bring the grid's own charts up to the cell's evaluations."""
         for step, score in status.get("scores", []):
             log.update(step, self._group(cell), {"score": {cell.seed: score}})
+        log.refresh()
 
     def _group(self, cell: CellConfig) -> str:
         """The cell's task teacher, and its student where there are several; its run in TensorBoard."""

@@ -88,7 +88,9 @@ class DistillGrid:
         """Run all cells that are not finished, `workers` at once; return those that failed."""
         config = self.config
         titles = {tag: f"success on {name}, %" for name, tag in self.curves.items()}
-        log = GridLog(self.out, titles, config.method, cells=CELL_LAYOUT)
+        everything = {f"{method}/seed-{seed}": (method, seed) for method, seed in asked(self.description)}
+        everything |= {f"{cell}/by_second": (f"{m}/by_second", seed) for cell, (m, seed) in everything.items()}
+        log = GridLog(self.out, titles, config.method, cells=CELL_LAYOUT, cell_groups=everything)
         name, main = next(iter(self.curves.items()))
         described = [hyperparameters(config, method, seed) for method, seed in self.cells.values()]
         log.hparams(described, {f"success_on_{main}/student": f"success on {name}"})
@@ -101,6 +103,7 @@ class DistillGrid:
         def on_status(job: Job, status: dict[str, Any]) -> None:
             if job.name in self.cells:
                 show(*self.cells[job.name], status)
+            log.refresh()
 
         for method, seed in asked(self.description):  # by earlier commands too
             show(method, seed, read_status(self.out / method / f"seed-{seed}"))
