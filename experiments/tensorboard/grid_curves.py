@@ -197,7 +197,7 @@ def band_layout(tags: Iterable[str], cells: Layout) -> dict[str, dict[str, Seque
             expressions = [re.escape(content.tag)] if isinstance(content, Band) else content
             matched = [tag for tag in left if any(re.fullmatch(regex, tag) for regex in expressions)]
             left = [tag for tag in left if tag not in matched]
-            put(category, {title: tag for tag in matched} if len(matched) == 1 else {t: t for t in matched})
+            put(category, {title: matched[0]} if len(matched) == 1 else {tag: tag for tag in matched})
     for tag in left:
         head, slash, _ = tag.partition("/")
         put(head.strip() if slash else "Others", {tag: tag})

@@ -88,9 +88,9 @@ class DistillGrid:
         """Run all cells that are not finished, `workers` at once; return those that failed."""
         config = self.config
         titles = {tag: f"success on {name}, %" for name, tag in self.curves.items()}
-        everything = {f"{method}/seed-{seed}": (method, seed) for method, seed in asked(self.description)}
-        everything |= {f"{cell}/by_second": (f"{m}/by_second", seed) for cell, (m, seed) in everything.items()}
-        log = GridLog(self.out, titles, config.method, cells=CELL_LAYOUT, cell_groups=everything)
+        logs = {f"{method}/seed-{seed}": (method, seed) for method, seed in asked(self.description)}
+        logs |= {f"{cell}/by_second": (f"{method}/by_second", seed) for cell, (method, seed) in logs.items()}
+        log = GridLog(self.out, titles, config.method, cells=CELL_LAYOUT, cell_groups=logs)
         name, main = next(iter(self.curves.items()))
         described = [hyperparameters(config, method, seed) for method, seed in self.cells.values()]
         log.hparams(described, {f"success_on_{main}/student": f"success on {name}"})
