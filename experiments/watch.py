@@ -92,6 +92,8 @@ def makes_curves(config: WatchConfig) -> bool:
     if config.groups is not None:
         compile_groups(config.groups)
         return True
+    if config.out is None and (config.folder / GRID_FOLDER).is_dir():
+        return False
     runs = event_folders(config.folder.resolve(), without=config.out and config.out.resolve())
     if any(GRID_FOLDER in run.split("/") for run in runs):
         return config.out is not None

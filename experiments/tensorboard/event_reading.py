@@ -164,12 +164,11 @@ class RunReader:
             number = self._scalar(value)
             if number is None or not math.isfinite(number):
                 continue
-            curve = self.curves.get(value.tag)
-            if curve is None:
+            if value.tag not in self.curves:
                 if len(self.curves) >= TAGS or not 0 < len(value.tag) <= _TAG_LENGTH:
                     continue
-                curve = self.curves[value.tag] = Curve()
-            curve.append(event.step, number)
+                self.curves[value.tag] = Curve()
+            self.curves[value.tag].append(event.step, number)
 
     def _scalar(self, value: Any) -> float | None:
         """The number that a summary value holds, in the old form or in that of tensors; or None."""

@@ -166,10 +166,12 @@ class GridLog:
             Whether anything was read or written.
         """
         now = time.monotonic()
-        waiting = {group: due for group in self._values if (due := self._due.get(group, -np.inf)) <= now}
-        if now < self._pause or not waiting:
+        if now < self._pause or not self._values:
             return False
-        group = min(waiting, key=lambda group: waiting[group])
+        group = min(self._values, key=lambda group: self._due.get(group, -np.inf))
+        if (due := self._due.get(group, -np.inf)) > now:
+            self._pause = min(due, now + 1.0)  # where new groups may have come
+            return False
         written = behind = False
         if now >= self._look.get(group, -np.inf):
             if self.curves.update(group):

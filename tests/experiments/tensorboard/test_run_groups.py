@@ -27,10 +27,7 @@ from tutelage.experiments.tensorboard.run_groups import compile_groups, event_fo
         (["seed-1", "seed-2"], {"seed-1": ("runs", 1), "seed-2": ("runs", 2)}),
         (["lr_1/seed-2"], {"lr_1/seed-2": ("lr_1", 2)}),  # the surer sign
         (["eval", "Ant-v4", "PPO_final", "."], {}),
-        (
-            ["..seed-1", "_grid_2"],
-            {"..seed-1": ("runs", 1), "_grid_2": ("runs", 2)},
-        ),  # never above, nor there
+        (["..seed-1"], {"..seed-1": ("runs", 1)}),  # never above
     ],
 )
 def test_usual_names_are_understood(runs: list[str], groups: dict[str, tuple[str, int]]) -> None:
