@@ -1,7 +1,7 @@
 """Scalars of a run's event files, read piece by piece as the files grow; any library may have written them.
 
 TensorBoard's `EventAccumulator` checks sums in Python byte by byte and reads a folder from its beginning;
-here 100,000 scalars take half a second, and what has been read is not read again. What a file holds is
+here 100,000 scalars take 0.7 s instead of 3 s, and what has been read is not read again. What a file holds is
 data of someone else: records that are damaged or too long are passed over, nothing in them is executed,
 and no file makes memory grow beyond `POINTS` points for each of `TAGS` tags.
 """
