@@ -145,7 +145,7 @@ def area_under_curve(steps: ArrayLike, scores: ArrayLike) -> FloatArray:
     return np.asarray(np.trapezoid(y, x, axis=-1) / (x[-1] - x[0]))
 
 
-def _tail(confidence: float, runs: int, degrees: int) -> float:
+def expanded_tail(confidence: float, runs: int, degrees: int) -> float:
     """Share to cut at each end of the bootstrap distribution: the expanded percentile interval.
 
     Resampling n runs gives a spread that is too small by sqrt((n - 1) / n), and quantiles of a normal where
@@ -217,7 +217,7 @@ def bootstrap(
     sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
     draws = np.concatenate([statistic(*(resample(m, size) for m in matrices)) for size in sizes])
     strata = matrices[0].shape[1] if unit == "run-per-task" else 1
-    tail = _tail(confidence, runs, strata * (runs - 1))
+    tail = expanded_tail(confidence, runs, strata * (runs - 1))
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
     return Estimate(value, np.asarray(low), np.asarray(high))
 

@@ -15,7 +15,7 @@ from tutelage.experiments.runs.grid import Charts, Member, provenance, run_grid
 from tutelage.experiments.runs.locking import FolderError, check_same_config
 from tutelage.experiments.runs.pool import Job
 from tutelage.experiments.trainings.distill_presets import on_the_way, test_sets
-from tutelage.experiments.trainings.distilled_student import cell_description, hyperparameters
+from tutelage.experiments.trainings.distilled_student import BY_SECOND, cell_description, hyperparameters
 from tutelage.experiments.trainings.expert import expert_description, expert_name
 from tutelage.students.distillation.machinery.registry import method_card
 
@@ -101,6 +101,7 @@ class DistillGrid:
             curves=self.curves,
             final={f"success_on_{tag}/student": f"success on {main}"},
             cells=CELL_LAYOUT,
+            logs=[BY_SECOND],
         )
         return run_grid(self.out, self.jobs(), members, charts, console, config.workers, preload=PRELOAD)
 
