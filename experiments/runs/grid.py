@@ -118,7 +118,8 @@ def run_grid(
     by_name = {member.folder: member for member in members}
     groups = list(dict.fromkeys(member.group for member in by_name.values()))
     logs = {member.folder: (member.group, member.seed) for member in by_name.values()}
-    logs |= {
+    for name in charts.logs:
+        logs |= {f"{m.folder}/{name}": (f"{m.group}/{name}", m.seed) for m in by_name.values()}
         f"{folder}/{log}": (f"{group}/{log}", s) for folder, (group, s) in logs.items() for log in charts.logs
     }
     log = GridLog(out, charts.metrics, groups, cells=charts.cells, cell_groups=logs)
