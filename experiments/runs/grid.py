@@ -120,8 +120,6 @@ def run_grid(
     logs = {member.folder: (member.group, member.seed) for member in by_name.values()}
     for name in charts.logs:
         logs |= {f"{m.folder}/{name}": (f"{m.group}/{name}", m.seed) for m in by_name.values()}
-        f"{folder}/{log}": (f"{group}/{log}", s) for folder, (group, s) in logs.items() for log in charts.logs
-    }
     log = GridLog(out, charts.metrics, groups, cells=charts.cells, cell_groups=logs)
     log.hparams([member.hyperparameters for member in by_name.values()], charts.final)
 
