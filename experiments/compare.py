@@ -156,10 +156,9 @@ def resolve(config: CompareConfig) -> GridConfig:
 
 
 def _override(config: CompareConfig) -> GridConfig:
-    from tutelage.envs.contract.tasks import BoxTasks
     from tutelage.experiments.worlds.catalogue import task_env_card
     from tutelage.students.sb3.presets import student_preset
-    from tutelage.teachers import needs_knowledge
+    from tutelage.teachers import accepts, needs_knowledge
 
     long = config.env is not None and (
         ":" in config.env or config.env.startswith(("stump-tracks", "hexagon"))
@@ -167,11 +166,12 @@ def _override(config: CompareConfig) -> GridConfig:
     grid = preset(config.preset or ("standard" if long else "quick"), config.env)
     if config.env is not None and config.env != grid.env:
         card = task_env_card(config.env)
-        usable = dict(grid.task_teachers)
-        if card.knowledge is None:
-            usable = {name: fields for name, fields in usable.items() if not needs_knowledge(name)}
-        if not isinstance(card.task_space(), BoxTasks):
-            usable = {"random": {}}
+        space = card.task_space()
+        usable = {
+            name: fields
+            for name, fields in grid.task_teachers.items()
+            if accepts(name, space) and (card.knowledge is not None or not needs_knowledge(name))
+        }
         students = dict(grid.students)
         if config.env.partition("/")[0] != grid.env.partition("/")[0]:  # another body keeps the preset's
             students = {name: student_preset(config.env, name) for name in students}

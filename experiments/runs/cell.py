@@ -24,13 +24,12 @@ from stable_baselines3.common.logger import Logger
 from tutelage.envs.batched.adaptors.sb3 import SB3VecTask
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.state import load_state, save_state
-from tutelage.envs.contract.tasks import BoxTasks
 from tutelage.envs.contract.taught import TaughtVecEnv
 from tutelage.experiments.worlds.catalogue import build_task_teacher, make_eval_venv, make_venv, task_env_card
 from tutelage.experiments.tensorboard.clips import clip_tasks, record_clip
 from tutelage.experiments.runs.config import CellConfig, hyperparameters
 from tutelage.experiments.runs.locking import check_same_config, locked
-from tutelage.experiments.reports.pictures import task_space_picture
+from tutelage.experiments.reports.galleries import draw_task_space
 from tutelage.experiments.runs.records import RunRecord, read_status, write_json
 from tutelage.experiments.tensorboard.grid_log import RunLog, SB3Output
 from tutelage.students.sb3.checkpoint import load_student, save_student, untouched_generators
@@ -169,11 +168,11 @@ class CellRun:
         name = self.card.picture_test_set
         episodes = results[name]
         mastery = np.where(np.isnan(episodes.successes), episodes.returns, episodes.successes)
+        tasks, returns = self.record.recent(PROPOSALS_SHOWN)
+        shown = self.task_teacher.picture() if hasattr(self.task_teacher, "picture") else {}
         space = self.taught.task_space
-        if isinstance(space, BoxTasks):
-            tasks, returns = self.record.recent(PROPOSALS_SHOWN)
-            shown = self.task_teacher.picture() if hasattr(self.task_teacher, "picture") else {}
-            picture = task_space_picture(space, tasks, returns, shown, episodes.tasks, mastery)
+        picture = draw_task_space(space, tasks, returns, shown, episodes.tasks, mastery)
+        if picture is not None:
             self.log.image("task_space", picture, self.step)
         before, now = self._clip_step, self.step / self.config.steps
         self._clip_step = now

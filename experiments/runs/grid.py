@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from tutelage.experiments.worlds.catalogue import build_task_teacher, task_env_card
+from tutelage.envs.contract.described_tasks import task_space_to_json
 from tutelage.experiments.runs.config import CellConfig, GridConfig, folder_name, hyperparameters
 from tutelage.experiments.runs.locking import check_same_config
 from tutelage.experiments.runs.processes import Job, JobPool
@@ -123,7 +124,7 @@ class GridRun:
                 "id": self.card.env_id,
                 "kwargs": {},
                 "summary": self.card.summary,
-                "task_space": space.to_json(),
+                "task_space": task_space_to_json(space),
                 "primary_test_set": self.card.primary_test_set,
                 "mastered": self.card.mastered,
                 "return_range": self.card.return_range,

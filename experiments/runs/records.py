@@ -6,7 +6,6 @@ All are rewritten or cut back at a checkpoint's step when a run resumes, so that
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.state import StateError, atomic_file
 from tutelage.envs.contract.tasks import Tasks, TaskSpace
+from tutelage.experiments.runs.levels import LevelStore
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -91,7 +91,8 @@ class RunRecord:
 
     Args:
         folder: the cell's folder.
-        space: task space, for the names of the columns ``task/<name>``.
+        space: task space, for the columns ``task/<name>``. Where its tasks are no numbers (levels), the one
+            column ``task/level`` holds their ids, which are rows of ``levels.npy``.
         steps: how many the cell trains in all.
 
     Attributes:
@@ -100,12 +101,15 @@ class RunRecord:
 
     def __init__(self, folder: Path, space: TaskSpace, steps: int) -> None:
         self.folder, self.steps = folder, steps
-        names = getattr(space, "names", range(math.prod(space.shape))) if space.shape else ("index",)
-        self._names = tuple(f"task/{name}" for name in names)
+        self._space = space
+        columns = space.describe(np.zeros((0, *space.shape), space.dtype))
+        self.levels = None if columns else LevelStore(folder / "levels.npy", space)
+        self._tasks = {f"task/{name}": column.dtype for name, column in columns.items()}
+        self._tasks = self._tasks or {"task/level": np.dtype(np.int64)}
         common = {"step": np.int64, "seconds": np.float64}
         result = {"return": np.float64, "length": np.int64, "success": np.float64}
         self.episodes = Table(
-            folder / "episodes.parquet", {**common, **result, **dict.fromkeys(self._names, space.dtype)}
+            folder / "episodes.parquet", {**common, **result, **self._tasks}
         )
         self.evaluations = Table(
             folder / "evaluations.parquet", {**common, "test_set": object, "task_index": np.int64, **result}
@@ -125,18 +129,23 @@ class RunRecord:
         self.scores = [(int(at), float(score)) for at, score in scores]
         self.episodes.resume(step)
         self.evaluations.resume(step)
+        if self.levels is not None:
+            self.levels.resume(int(self.episodes.columns()["task/level"].max(initial=-1)) + 1)
 
     def add_episodes(self, step: int, episodes: Episodes) -> None:
         """Note finished training episodes."""
         n = len(episodes)
-        tasks = episodes.tasks.reshape(n, -1)
+        if self.levels is None:
+            tasks = self._space.describe(episodes.tasks)
+        else:
+            tasks = {"level": self.levels.index(episodes.tasks)}
         self.episodes.append(
             step=np.full(n, step),
             seconds=np.full(n, self.seconds),
             length=episodes.lengths,
             success=episodes.successes,
             **{"return": episodes.returns},
-            **{name: tasks[:, i] for i, name in enumerate(self._names)},
+            **{f"task/{name}": column for name, column in tasks.items()},
         )
 
     def add_evaluation(self, step: int, test_set: str, episodes: Episodes) -> None:
@@ -153,13 +162,17 @@ class RunRecord:
         )
 
     def recent(self, n: int) -> tuple[Tasks, np.ndarray[Any, Any]]:
-        """Tasks and returns of the last `n` training episodes."""
+        """Tasks and returns of the last `n` training episodes; levels themselves, not their ids."""
         columns = self.episodes.columns()
-        tasks = np.stack([columns[name][-n:] for name in self._names], axis=1)
+        tasks = np.stack([columns[name][-n:] for name in self._tasks], axis=1)
+        if self.levels is not None:
+            tasks = self.levels.levels[tasks[:, 0]]
         return tasks, columns["return"][-n:]
 
     def write(self) -> None:
-        """Write the tables, and `monitor.csv` for SB3's `load_results`."""
+        """Write the tables, and `monitor.csv` for SB3's `load_results`; levels before the ids of them."""
+        if self.levels is not None:
+            self.levels.save()
         self.episodes.write()
         self.evaluations.write()
         columns = self.episodes.columns()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks, Tasks, TaskSpace
+from tutelage.envs.contract.tasks import BoxSpace, Tasks, TaskSpace, missing_members, unit_grid
 from tutelage.experiments.worlds.card import TASK_ENVS, TaskEnvCard
 from tutelage.students.sb3.config import load_object
 from tutelage.teachers import TASK_TEACHERS, make_task_teacher, needs_knowledge
@@ -69,6 +69,11 @@ def task_env_card(name: str) -> TaskEnvCard:
         raise ValueError(
             f"environment {name!r} has no `task_space`; see tutelage.envs.check_task_env"
         ) from None
+    if lacking := missing_members(space, TaskSpace):
+        raise ValueError(
+            f"the task space of {name!r}, a {type(space).__name__}, lacks {', '.join(lacking)}; use BoxTasks "
+            "or DiscreteTasks of tutelage.envs, or inherit from its TaskSpace or LevelSpace"
+        )
     knowledge = getattr(env.unwrapped, "task_knowledge", None)
     own_tests = getattr(env.unwrapped, "test_tasks", None)
     renders = takes_render_mode and "rgb_array" in env.metadata.get("render_modes", ())
@@ -77,10 +82,10 @@ def task_env_card(name: str) -> TaskEnvCard:
     def test_sets() -> dict[str, Tasks]:
         if own_tests is not None:
             return {"own": space.check(own_tests(), source=f"test_tasks() of {name}")}
-        if isinstance(space, BoxTasks) and space.dim <= 2:
-            return {"grid": space.grid(10)}
-        if isinstance(space, DiscreteTasks):
-            return {"all": np.arange(space.n)}
+        if isinstance(space, BoxSpace) and space.dim <= 2:
+            return {"grid": space.from_unit(unit_grid(10, space.dim))}
+        if space.shape == () and len(space.axes) == 1 and space.axes[0].whole:
+            return {"all": np.arange(np.ceil(space.axes[0].low), space.axes[0].high).astype(space.dtype)}
         return {"uniform": space.sample(np.random.default_rng(0), 100)}
 
     return TaskEnvCard(
