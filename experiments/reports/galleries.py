@@ -1,4 +1,4 @@
-"""Pictures of task spaces by what the space offers: a map where its tasks lie on axes, else a gallery of levels.
+"""Pictures of task spaces by what the space offers: a map of tasks on its axes, or else a gallery of levels.
 
 The space draws its levels itself; frames around them show how the student did.
 """
@@ -111,8 +111,8 @@ def _pictures_of(space: DrawsTasks, tasks: Tasks) -> NDArray[np.uint8]:
     drawn = np.asarray(space.gallery(tasks))
     if drawn.ndim != 4 or drawn.shape[0] != len(tasks) or drawn.shape[-1] != 3 or drawn.dtype != np.uint8:
         raise ValueError(
-            f"{type(space).__name__}.gallery drew {len(tasks)} tasks as an array of shape {drawn.shape} and type "
-            f"{drawn.dtype}; it must return (n, height, width, 3) of uint8"
+            f"{type(space).__name__}.gallery drew {len(tasks)} tasks as an array of shape {drawn.shape} and "
+            f"type {drawn.dtype}; it must return (n, height, width, 3) of uint8"
         )
     return drawn
 
@@ -151,13 +151,10 @@ def level_sheet(pictures: NDArray[np.uint8], colours: NDArray[np.uint8]) -> NDAr
     factor = max(1, _SIDE // max(pictures.shape[1:3]))
     large = pictures.repeat(factor, axis=1).repeat(factor, axis=2)
     n, height, width, _ = large.shape
-    gap, border, columns = 2, 4, 6
+    gap, inner, columns = 2, 6, 6  # white pixels around a frame; those and the frame
     rows = -(-n // columns)
-    tiles = np.full(
-        (rows * columns, height + 2 * (gap + border), width + 2 * (gap + border), 3), 255, np.uint8
-    )
+    tiles = np.full((rows * columns, height + 2 * inner, width + 2 * inner, 3), 255, np.uint8)
     tiles[:n, gap:-gap, gap:-gap] = colours[:, None, None]
-    inner = gap + border
     tiles[:n, inner:-inner, inner:-inner] = large
     grid = tiles.reshape(rows, columns, *tiles.shape[1:]).swapaxes(1, 2)
     return grid.reshape(rows * tiles.shape[1], columns * tiles.shape[2], 3)

@@ -114,6 +114,8 @@ def _name_axes(axes: Any, dims: tuple[Axis, ...], two: bool) -> None:
     labels = [axis.name.replace("_", " ") for axis in dims]
     axes.set_xlim(dims[0].low, dims[0].high)
     axes.set_xlabel(labels[0], fontsize=9)
+    if dims[0].whole:
+        axes.locator_params(axis="x", integer=True)
     if two:
         axes.set_ylim(dims[1].low, dims[1].high)
         axes.set_ylabel(labels[1], fontsize=9)
