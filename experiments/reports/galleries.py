@@ -25,7 +25,8 @@ from tutelage.experiments.reports.pictures import (
     task_space_picture,
 )
 
-_SHOWN = 24  # levels in each half
+_COLUMNS = 5
+_SHOWN = _COLUMNS**2  # levels in each half
 _SIDE = 48  # pixels that a level gets at least
 
 
@@ -61,7 +62,7 @@ def level_gallery(
     mastery: ArrayLike,
     size: tuple[int, int] = (900, 420),
 ) -> NDArray[np.uint8]:
-    """Draw the most recent levels on the left, the hardest test levels on the right, 24 of each at most.
+    """Draw the most recent levels on the left, the hardest test levels on the right, 25 of each at most.
 
     Args:
         space: draws its levels.
@@ -87,12 +88,12 @@ def level_gallery(
     binary = is_success(scores)
     figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI)
     canvas = FigureCanvasAgg(figure)
-    last = f"last {len(newest)} levels" if len(newest) else "no level yet"
+    last = f"last {len(newest)} levels, newest first" if len(newest) else "no level yet"
     halves = (
         (0.03, f"Task teacher: {last}", proposals[newest], known[newest], colour_range(known), "return"),
         (
             0.53,
-            mastery_summary(scores, binary),
+            f"{mastery_summary(scores, binary)}, hardest first",
             test_tasks[hardest],
             scores[hardest],
             (0.0, 1.0) if binary else colour_range(scores),
@@ -100,7 +101,7 @@ def level_gallery(
         ),
     )
     for x, title, tasks, values, limits, label in halves:
-        figure.text(x, 0.925, title, fontsize=11, color=INK)
+        figure.text(x, 0.925, title, fontsize=10, color=INK)
         if len(tasks):
             _draw_levels(figure, x, _pictures_of(space, tasks), values, limits, label)
     canvas.draw()
@@ -133,28 +134,29 @@ def _draw_levels(
     frames.set_clim(*limits)
     colours = frames.to_rgba(np.ma.masked_invalid(values), bytes=True)[:, :3]
     axes = figure.add_axes((x, 0.04, 0.38, 0.85), xticks=[], yticks=[], frame_on=False)
+    axes.set_anchor("N")
     axes.imshow(level_sheet(pictures, np.asarray(colours, np.uint8)), interpolation="nearest")
     if np.isfinite(values).any():
         colour_bar(figure, frames, (x + 0.385, 0.04, 0.012, 0.85), label)
 
 
 def level_sheet(pictures: NDArray[np.uint8], colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Arrange pictures on a sheet of six columns, each in a frame of its colour.
+    """Arrange pictures on a sheet of five columns, each in a frame of its colour.
 
     Args:
         pictures: ``(n, height, width, 3)``, n at least 1.
         colours: of the frames, ``(n, 3)``.
 
     Returns:
-        The sheet, ``(rows * h, 6 * w, 3)``: a picture takes h by w pixels with its frame and a white gap.
+        The sheet, ``(rows * h, 5 * w, 3)``: a picture takes h by w pixels with its frame and a white gap.
     """
     factor = max(1, _SIDE // max(pictures.shape[1:3]))
     large = pictures.repeat(factor, axis=1).repeat(factor, axis=2)
     n, height, width, _ = large.shape
-    gap, inner, columns = 2, 6, 6  # white pixels around a frame; those and the frame
-    rows = -(-n // columns)
-    tiles = np.full((rows * columns, height + 2 * inner, width + 2 * inner, 3), 255, np.uint8)
+    gap, inner = 2, 6  # white pixels around a frame; those and the frame
+    rows = -(-n // _COLUMNS)
+    tiles = np.full((rows * _COLUMNS, height + 2 * inner, width + 2 * inner, 3), 255, np.uint8)
     tiles[:n, gap:-gap, gap:-gap] = colours[:, None, None]
     tiles[:n, inner:-inner, inner:-inner] = large
-    grid = tiles.reshape(rows, columns, *tiles.shape[1:]).swapaxes(1, 2)
-    return grid.reshape(rows * tiles.shape[1], columns * tiles.shape[2], 3)
+    grid = tiles.reshape(rows, _COLUMNS, *tiles.shape[1:]).swapaxes(1, 2)
+    return grid.reshape(rows * tiles.shape[1], _COLUMNS * tiles.shape[2], 3)

@@ -38,14 +38,14 @@ def test_a_sheet_frames_each_level_in_its_colour() -> None:
     colours = np.arange(21, dtype=np.uint8).reshape(7, 3) + 100
     sheet = level_sheet(pictures, colours)
     side = 48 + 2 * 6  # four pixels, each drawn 12 times 12; frame and gap
-    assert sheet.shape == (2 * side, 6 * side, 3)
+    assert sheet.shape == (2 * side, 5 * side, 3)
     for i in range(7):
-        tile = sheet[i // 6 * side :, i % 6 * side :][:side, :side]
+        tile = sheet[i // 5 * side :, i % 5 * side :][:side, :side]
         assert (tile[:2] == 255).all()
         assert (tile[2:6, 2:-2] == colours[i]).all()
         assert (tile[6:18, 6:18] == (255, 0, 0)).all()
         assert (tile[18:-6, 6:-6] == 10 * (i + 1)).all()
-    assert (sheet[side:, side:] == 255).all()  # where there is no level
+    assert (sheet[side:, 2 * side :] == 255).all()  # where there is no level
 
 
 def test_the_hardest_test_level_comes_first_and_the_newest_proposal() -> None:
