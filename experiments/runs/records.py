@@ -108,9 +108,7 @@ class RunRecord:
         self._tasks = self._tasks or {"task/level": np.dtype(np.int64)}
         common = {"step": np.int64, "seconds": np.float64}
         result = {"return": np.float64, "length": np.int64, "success": np.float64}
-        self.episodes = Table(
-            folder / "episodes.parquet", {**common, **result, **self._tasks}
-        )
+        self.episodes = Table(folder / "episodes.parquet", {**common, **result, **self._tasks})
         self.evaluations = Table(
             folder / "evaluations.parquet", {**common, "test_set": object, "task_index": np.int64, **result}
         )

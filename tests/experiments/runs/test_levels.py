@@ -29,7 +29,7 @@ def test_ids_count_different_levels_in_the_order_of_their_coming(tmp_path: Path)
     assert store.index(np.stack([C, A])).tolist() == [2, 1]
     np.testing.assert_array_equal(store.levels, [B, A, C])
     assert store.index(np.empty((0, 2, 2), np.uint8)).tolist() == []
-    many = np.arange(100, dtype=np.uint8)[:, None, None] + np.zeros((2, 2), np.uint8)  # more than it had room for
+    many = np.arange(100, dtype=np.uint8)[:, None, None] + np.zeros((2, 2), np.uint8)
     ids = store.index(many)
     np.testing.assert_array_equal(store.levels[ids], many)
     assert len(store) == 103
@@ -95,7 +95,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, fault: str) -> None:
         np.save(path, np.zeros((3, 4), np.uint8))
     else:
         np.save(path, np.stack([A, A, B]))
-    with pytest.raises(StateError, match="levels.npy is damaged .*delete its folder to start anew"):
+    with pytest.raises(StateError, match=r"levels.npy is damaged .*delete its folder to start anew"):
         LevelStore(path, Levels()).resume(3)
 
 
