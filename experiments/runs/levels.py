@@ -1,6 +1,6 @@
 """Levels that a run has met, each kept once: its number stands for it in the columns of the record.
 
-They lie in one ``levels.npy`` that grows at its end, so that a checkpoint costs what its new levels cost. Numpy
+They lie in one ``levels.npy`` that grows at its end: a checkpoint costs what its new levels cost. Numpy
 reserves room in the header for the number of rows, and new rows are on disk before the header counts them.
 """
 
