@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tutelage.envs.contract.episodes import Episodes as Episodes
     from tutelage.envs.contract.interface import Scores as Scores
     from tutelage.envs.contract.interface import TaskTeacher as TaskTeacher
+    from tutelage.envs.contract.levels import DrawsTasks as DrawsTasks
+    from tutelage.envs.contract.levels import LevelSpace as LevelSpace
     from tutelage.envs.contract.proposals import Proposals as Proposals
     from tutelage.envs.contract.recipe import TaskKnowledge as TaskKnowledge
     from tutelage.envs.contract.recipe import WorldRecipe as WorldRecipe
@@ -27,9 +29,10 @@ if TYPE_CHECKING:
     from tutelage.envs.contract.state import StateError as StateError
     from tutelage.envs.contract.state import load_state as load_state
     from tutelage.envs.contract.state import save_state as save_state
+    from tutelage.envs.contract.tasks import Axis as Axis
+    from tutelage.envs.contract.tasks import BoxSpace as BoxSpace
     from tutelage.envs.contract.tasks import BoxTasks as BoxTasks
     from tutelage.envs.contract.tasks import DiscreteTasks as DiscreteTasks
-    from tutelage.envs.contract.tasks import LevelSpace as LevelSpace
     from tutelage.envs.contract.tasks import TaskError as TaskError
     from tutelage.envs.contract.tasks import TaskSpace as TaskSpace
     from tutelage.envs.contract.taught import TaskQueue as TaskQueue

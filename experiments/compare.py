@@ -146,22 +146,22 @@ def resolve(config: CompareConfig) -> GridConfig:
 
 
 def _override(config: CompareConfig, settings: list[Setting]) -> GridConfig:
-    from tutelage.envs.contract.tasks import BoxTasks
     from tutelage.experiments.runs.sweeps import expand
     from tutelage.experiments.worlds.catalogue import task_env_card
     from tutelage.students.sb3.presets import student_preset
-    from tutelage.teachers import needs_knowledge
+    from tutelage.teachers import accepts, needs_knowledge
 
     recipe = task_env_card(config.env or "point-mass-gate").recipe
     usual = "quick" if config.env is None or recipe.quick_steps is not None else "standard"
     grid = preset(config.preset or usual, config.env, config.steps)
     if config.env is not None and (config.env != grid.env or not recipe.quick_task_teachers):
         card = task_env_card(config.env)
-        usable = dict(grid.task_teachers)
-        if card.knowledge is None:
-            usable = {name: fields for name, fields in usable.items() if not needs_knowledge(name)}
-        if not isinstance(card.task_space(), BoxTasks):
-            usable = {"random": {}}
+        space = card.task_space()
+        usable = {
+            name: fields
+            for name, fields in grid.task_teachers.items()
+            if accepts(name, space) and (card.knowledge is not None or not needs_knowledge(name))
+        }
         students = dict(grid.students)
         if config.env.partition("/")[0] != grid.env.partition("/")[0]:  # another body keeps the preset's
             students = {name: student_preset(recipe, name) for name in students}

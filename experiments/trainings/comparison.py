@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from tutelage.envs.contract.described_tasks import task_space_to_json
 from tutelage.envs.contract.names import folder_name
 from tutelage.envs.contract.state import write_json
 from tutelage.experiments.runs.config import CellConfig, GridConfig, hyperparameters
@@ -81,7 +82,7 @@ class Comparison:
                 "id": self.card.env_id,
                 "kwargs": {},
                 "summary": self.card.summary,
-                "task_space": space.to_json(),
+                "task_space": task_space_to_json(space),
                 "primary_test_set": self.card.primary_test_set,
                 "mastered": self.card.mastered,
                 "return_range": self.card.return_range,

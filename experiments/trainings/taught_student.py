@@ -24,9 +24,8 @@ from tutelage.envs.batched.adaptors.sb3 import SB3VecTask
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.interface import Scores
 from tutelage.envs.contract.state import StateDict
-from tutelage.envs.contract.tasks import BoxTasks
 from tutelage.envs.contract.taught import TaughtVecEnv
-from tutelage.experiments.reports.pictures import task_space_picture
+from tutelage.experiments.reports.galleries import draw_task_space
 from tutelage.experiments.runs.cell import EVALUATION_SEED, run_cell
 from tutelage.experiments.runs.config import CellConfig, hyperparameters
 from tutelage.experiments.runs.report import Report, quietly
@@ -187,8 +186,8 @@ class TaughtStudent:
         mastery = np.where(np.isnan(episodes.successes), episodes.returns, episodes.successes)
         tasks, returns = report.record.recent(PROPOSALS_SHOWN)
         shown = self.task_teacher.picture() if hasattr(self.task_teacher, "picture") else {}
-        if isinstance(self.task_space, BoxTasks):
-            picture = task_space_picture(self.task_space, tasks, returns, shown, episodes.tasks, mastery)
+        picture = draw_task_space(self.task_space, tasks, returns, shown, episodes.tasks, mastery)
+        if picture is not None:
             report.log.image("task_space", picture, self.step)
         before, self._clip_step = self._clip_step, self.spent
         if self.config.clips and self.card.renders and any(before < at <= self.spent for at in CLIPS_AT):

@@ -18,7 +18,7 @@ from tutelage.envs.batched.worlds.catalogue import is_vec_task
 from tutelage.envs.catalogue import USERS_OWN, find_world
 from tutelage.envs.contract.names import load_object, unknown_name
 from tutelage.envs.contract.recipe import WorldRecipe, recipe_of
-from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks, Tasks, TaskSpace
+from tutelage.envs.contract.tasks import Tasks, TaskSpace, missing_members
 from tutelage.experiments.worlds.card import TaskEnvCard
 from tutelage.teachers import TASK_TEACHERS, make_task_teacher, needs_knowledge
 
@@ -60,11 +60,16 @@ def task_env_card(name: str) -> TaskEnvCard:
 
     env = make(None)
     try:
-        env.get_wrapper_attr("task_space")
+        space: TaskSpace = env.get_wrapper_attr("task_space")
     except AttributeError:
         raise ValueError(
             f"environment {name!r} has no `task_space`; see tutelage.envs.check_task_env"
         ) from None
+    if lacking := missing_members(space, TaskSpace):
+        raise ValueError(
+            f"the task space of {name!r}, a {type(space).__name__}, lacks {', '.join(lacking)}; use BoxTasks "
+            "or DiscreteTasks of tutelage.envs, or inherit from its TaskSpace or LevelSpace"
+        )
     bare = env.unwrapped
     if hasattr(bare, "recipe"):
         recipe = recipe_of(bare, name)
@@ -112,10 +117,10 @@ def _test_sets(name: str, recipe: WorldRecipe, env: Any) -> dict[str, Tasks]:
     own_tests = getattr(env, "test_tasks", None)
     if own_tests is not None:
         return {"own": space.check(own_tests(), source=f"test_tasks() of {name}")}
-    if isinstance(space, BoxTasks) and space.dim <= 2:
-        return {"grid": space.grid(10)}
-    if isinstance(space, DiscreteTasks):
-        return {"all": np.arange(space.n)}
+    if isinstance(space, BoxSpace) and space.dim <= 2:
+        return {"grid": space.from_unit(unit_grid(10, space.dim))}
+    if space.shape == () and len(space.axes) == 1 and space.axes[0].whole:
+        return {"all": np.arange(np.ceil(space.axes[0].low), space.axes[0].high).astype(space.dtype)}
     return {"uniform": space.sample(np.random.default_rng(0), 100)}
 
 

@@ -13,7 +13,7 @@ from tutelage.teachers.experts.mlp_expert import Advice, Expert
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import VecTask
-    from tutelage.envs.contract.tasks import BoxTasks
+    from tutelage.envs.contract.tasks import BoxSpace
 
 
 class ExpertRouter:
@@ -152,7 +152,7 @@ class _Picked(Mapping[str, Tensor]):
 
 
 def box_rule(
-    space: BoxTasks, regions: Sequence[Mapping[str, tuple[float, float]]]
+    space: BoxSpace, regions: Sequence[Mapping[str, tuple[float, float]]]
 ) -> Callable[[Tensor], Tensor]:
     """A rule for an `ExpertRouter`: expert *i* covers a box of tasks, borders included.
 
