@@ -18,7 +18,7 @@ from tutelage.envs.batched.worlds.catalogue import is_vec_task
 from tutelage.envs.catalogue import USERS_OWN, find_world
 from tutelage.envs.contract.names import load_object, unknown_name
 from tutelage.envs.contract.recipe import WorldRecipe, recipe_of
-from tutelage.envs.contract.tasks import Tasks, TaskSpace, missing_members
+from tutelage.envs.contract.tasks import BoxSpace, Tasks, TaskSpace, missing_members, unit_grid
 from tutelage.experiments.worlds.card import TaskEnvCard
 from tutelage.teachers import TASK_TEACHERS, make_task_teacher, needs_knowledge
 
