@@ -93,7 +93,7 @@ def test_every_automatic_reset_starts_a_proposed_task(make: Any) -> None:
     np.testing.assert_array_equal(observations, [[1, 0], [2, 0], [3, 0]])
     ended: list[float] = []
     for _ in range(60):
-        running = venv.starter.running[:, 0].copy()
+        running = venv.tasks[:, 0].copy()
         observations, rewards, dones, infos = venv.step(np.zeros(3, dtype=int))
         np.testing.assert_allclose(rewards, running)
         for i in np.flatnonzero(dones):
@@ -103,7 +103,7 @@ def test_every_automatic_reset_starts_a_proposed_task(make: Any) -> None:
             # task t lasts t steps of reward t
             assert infos[i]["episode"]["r"] == running[i] ** 2
             assert infos[i]["episode"]["l"] == running[i]
-            assert observations[i].tolist() == [venv.starter.running[i, 0], 0]
+            assert observations[i].tolist() == [venv.tasks[i, 0], 0]
             ended.append(running[i])
     seen = np.concatenate([e.tasks[:, 0] for e in teacher.seen])
     np.testing.assert_array_equal(seen, ended)

@@ -139,7 +139,7 @@ def test_a_task_teacher_drives_it_without_lag(sliding_mass: Any) -> None:
     assert venv.starter.lag == 0
     observations = venv.reset()
     np.testing.assert_allclose(observations[:, 0] + observations[:, 2], [0.5, 0.51, 0.52], rtol=1e-6)
-    running = venv.starter.running.copy()
+    running = venv.tasks.copy()
     proposed = 3
     for _ in range(40):
         observations, _, dones, infos = venv.step(PUSH)
@@ -152,7 +152,7 @@ def test_a_task_teacher_drives_it_without_lag(sliding_mass: Any) -> None:
             running[i] = [goal, 1.0]
         proposed += len(finished)
         assert teacher.next == proposed
-        np.testing.assert_array_equal(venv.venv.vec_task.tasks, venv.starter.running)  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(venv.venv.vec_task.tasks, venv.tasks)  # type: ignore[attr-defined]
     assert sum(len(episodes) for episodes in teacher.seen) == proposed - 3 > 10
     assert all(episodes.successes[0] in (0.0, 1.0) for episodes in teacher.seen)
     teacher.propose = lambda n: np.full((n, 2), 99.0)  # type: ignore[method-assign]
