@@ -50,9 +50,13 @@ class _ProposalOfEach:
         self.horizons = np.full(num_envs, NO_HORIZON, dtype=np.int64)
         self.trains = np.ones(num_envs, dtype=np.bool_)
         self.kinds = np.full(num_envs, KINDS[0], dtype=_KIND)
+        self._plain = True  # no horizon, use or kind has been given yet: there is nothing to overwrite
 
     def put(self, rows: NDArray[np.int64], new: NumberedProposals) -> None:
         self.tasks[rows], self.ids[rows] = new.tasks, new.ids
+        if self._plain and new.horizons is None and new.trains is None and new.kinds is None:
+            return
+        self._plain = False
         self.horizons[rows] = NO_HORIZON if new.horizons is None else new.horizons
         self.trains[rows] = True if new.trains is None else new.trains
         self.kinds[rows] = KINDS[0] if new.kinds is None else new.kinds
@@ -193,15 +197,14 @@ class EpisodeBookkeeping:
             ValueError: when some of the episodes that ended by themselves define success and others do not.
         """
         lengths = self._clock - self._began[rows]
-        silent = np.isnan(successes)
-        self._defines_success |= bool(np.count_nonzero(silent) < len(rows))
+        cut = np.zeros(len(rows), dtype=np.bool_)
         if self._first_cut < NO_HORIZON:
             cut = lengths >= self.running.horizons[rows]
-            check_successes(successes[~cut])
-            if self._defines_success:
-                successes = np.where(silent & cut, 0.0, successes)
-        else:
-            check_successes(successes)
+        check_successes(successes[~cut])
+        if not self._defines_success:
+            self._defines_success = not np.isnan(successes).all()
+        if self._defines_success and np.count_nonzero(cut):
+            successes = np.where(cut & np.isnan(successes), 0.0, successes)
         return Episodes(
             self.running.tasks[rows],
             self.returns[rows],

@@ -199,16 +199,17 @@ class TaughtVecEnv(VecEnvWrapper):
     ) -> None:
         successes = np.array([episode_success(infos[index]) for index in finished.tolist()])
         episodes = self.episodes.end(finished, successes)
-        columns = (episodes.returns, episodes.lengths, episodes.successes, episodes.ids)
-        for row, (index, *values) in enumerate(
-            zip(finished.tolist(), *(column.tolist() for column in columns), strict=True)
+        columns = (finished, episodes.returns, episodes.lengths, episodes.successes, episodes.ids)
+        now = perf_counter() - self._created
+        for row, (index, r, steps, success, number) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True)
         ):
-            info, (r, steps, success, number) = infos[index], values
+            info = infos[index]
             if success == success:  # not NaN
                 info["is_success"] = info["success"] = bool(success)
             info["task"], info["proposal_id"] = episodes.tasks[row].copy(), number
             if "episode" not in info:
-                info["episode"] = {"r": r, "l": steps, "t": perf_counter() - self._created}
+                info["episode"] = {"r": r, "l": steps, "t": now}
         self.episodes.observe(episodes)
         proposals = self.episodes.propose(len(finished))
         begin = perf_counter()

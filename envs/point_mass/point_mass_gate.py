@@ -314,9 +314,7 @@ class PointMassGateVecEnv(BatchedTaskVecEnv):
         if state.keys() != mine.keys() or state["task_space"] != mine.pop("task_space"):
             raise StateError("this is no state of point-mass environments with the same task parameters")
         if len(state["steps"]) != len(ids):
-            raise StateError(
-                f"the state has {len(state['steps'])} environments, not the {len(ids)} to restore"
-            )
+            raise StateError(f"the state has {len(state['steps'])} environments, this one {len(ids)}")
         for name, array in mine.items():
             rows = (..., ids) if name in _LAST_AXIS else ids
             getattr(self._physics, name)[rows] = np.asarray(state[name], dtype=array.dtype)
