@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tutelage.envs.contract.interface import Scores as Scores
     from tutelage.envs.contract.interface import TaskTeacher as TaskTeacher
     from tutelage.envs.contract.proposals import Proposals as Proposals
+    from tutelage.envs.contract.starting import TaskQueue as TaskQueue
     from tutelage.envs.contract.state import StateError as StateError
     from tutelage.envs.contract.state import load_state as load_state
     from tutelage.envs.contract.state import save_state as save_state
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from tutelage.envs.contract.tasks import LevelSpace as LevelSpace
     from tutelage.envs.contract.tasks import TaskError as TaskError
     from tutelage.envs.contract.tasks import TaskSpace as TaskSpace
-    from tutelage.envs.contract.taught import TaskQueue as TaskQueue
     from tutelage.envs.contract.taught import TaughtVecEnv as TaughtVecEnv
+    from tutelage.envs.contract.taught_gymnasium import TaughtGymnasiumVectorEnv as TaughtGymnasiumVectorEnv
     from tutelage.envs.contract.vector import BatchedTaskVecEnv as BatchedTaskVecEnv
     from tutelage.envs.contract.vector import GymTaskVecEnv as GymTaskVecEnv
     from tutelage.envs.point_mass.point_mass_gate import PointMassGate as PointMassGate

@@ -221,6 +221,20 @@ class EpisodeBookkeeping:
         self.task_teacher.observe(episodes)
         self.task_teacher_seconds += perf_counter() - begin
 
+    def save_with(self, environments: Any) -> StateDict:
+        """Running episodes and environments; of environments without ``state_dict`` the counters alone."""
+        if not hasattr(environments, "state_dict"):
+            return self.counters()
+        return {"environments": environments.state_dict(), **self.state_dict()}
+
+    def load_with(self, environments: Any, state: StateDict) -> None:
+        """Continue from `save_with`; where that saved counters alone, new episodes must begin."""
+        if "environments" not in state:
+            self.load_counters(state)
+            return
+        environments.load_state_dict(state["environments"])
+        self.load_state_dict(state)
+
     def counters(self) -> StateDict:
         """The numbers that go on from one episode to the next, by value."""
         return {"next_id": self.next_id, "steps": self.steps, "defines_success": self._defines_success}
@@ -263,3 +277,42 @@ class EpisodeBookkeeping:
         self._began[:] = self._clock - state["lengths"]
         self.started[:] = state.get("started", -1)
         self._find_first_cut()
+
+
+class RunningProposals:
+    """What the proposals of the running episodes are, as attributes of a taught vector environment.
+
+    Updated in place when episodes begin: copy what is to be kept.
+    """
+
+    episodes: EpisodeBookkeeping
+
+    @property
+    def tasks(self) -> Tasks:
+        """The task that runs in each environment, ``(num_envs, *task_space.shape)``."""
+        return self.episodes.running.tasks
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Running number of the proposal that each environment plays, ``(num_envs,)``."""
+        return self.episodes.running.ids
+
+    @property
+    def trains(self) -> NDArray[np.bool_]:
+        """Whether the student may learn from each running episode, ``(num_envs,)``."""
+        return self.episodes.running.trains
+
+    @property
+    def kinds(self) -> NDArray[np.str_]:
+        """What the proposal of each running episode is, one of ``proposals.KINDS``, ``(num_envs,)``."""
+        return self.episodes.running.kinds
+
+    @property
+    def horizons(self) -> NDArray[np.int64]:
+        """Steps after which each running episode is cut off, ``(num_envs,)``; `NO_HORIZON`: not at all."""
+        return self.episodes.running.horizons
+
+    @property
+    def task_teacher_seconds(self) -> float:
+        """Time spent in proposing and observing."""
+        return self.episodes.task_teacher_seconds

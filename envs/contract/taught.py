@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from tutelage.envs.contract.bookkeeping import EpisodeBookkeeping
+from tutelage.envs.contract.bookkeeping import EpisodeBookkeeping, RunningProposals
 from tutelage.envs.contract.episodes import Episodes, episode_success
 from tutelage.envs.contract.interface import TaskTeacher
 from tutelage.envs.contract.starting import EpisodeStarter
 from tutelage.envs.contract.starting import TaskQueue as TaskQueue
 from tutelage.envs.contract.state import StateDict
-from tutelage.envs.contract.tasks import Tasks, TaskSpace
+from tutelage.envs.contract.tasks import TaskSpace
 from tutelage.envs.contract.vector import BatchedTaskVecEnv, Observations, take
 
 
-class TaughtVecEnv(VecEnvWrapper):
+class TaughtVecEnv(RunningProposals, VecEnvWrapper):
     """A vector environment whose tasks a task teacher proposes, at every reset, automatic ones too.
 
     Algorithms stay unmodified; `VecNormalize`, `VecMonitor`, `VecFrameStack` go around it::
@@ -48,7 +48,8 @@ class TaughtVecEnv(VecEnvWrapper):
         on_episodes: called with every batch of finished episodes, after the task teacher observed it.
 
     Attributes:
-        episodes: bookkeeping of the running episodes, see `EpisodeBookkeeping`.
+        episodes: bookkeeping of the running episodes; what it has of their proposals is in attributes here
+            too, see `RunningProposals`.
         environment_seconds: time spent in stepping and resetting environments.
 
     Raises:
@@ -89,36 +90,6 @@ class TaughtVecEnv(VecEnvWrapper):
         )
         self._reset_seed: int | None = None
         self._created = perf_counter()
-
-    @property
-    def tasks(self) -> Tasks:
-        """The task that runs in each environment, ``(num_envs, *task_space.shape)``."""
-        return self.episodes.running.tasks
-
-    @property
-    def ids(self) -> NDArray[np.int64]:
-        """Running number of the proposal that each environment plays, ``(num_envs,)``."""
-        return self.episodes.running.ids
-
-    @property
-    def trains(self) -> NDArray[np.bool_]:
-        """Whether the student may learn from each running episode, ``(num_envs,)``."""
-        return self.episodes.running.trains
-
-    @property
-    def kinds(self) -> NDArray[np.str_]:
-        """What the proposal of each running episode is, one of ``proposals.KINDS``, ``(num_envs,)``."""
-        return self.episodes.running.kinds
-
-    @property
-    def horizons(self) -> NDArray[np.int64]:
-        """Steps after which each running episode is cut off, ``(num_envs,)``; `NO_HORIZON`: not at all."""
-        return self.episodes.running.horizons
-
-    @property
-    def task_teacher_seconds(self) -> float:
-        """Time spent in proposing and observing."""
-        return self.episodes.task_teacher_seconds
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Let the next `reset` seed environment *i* with ``seed + i``."""
@@ -163,9 +134,7 @@ class TaughtVecEnv(VecEnvWrapper):
         Where the environments cannot be saved (see `saves_episodes`), the counters of proposals and steps
         alone: new episodes must begin after loading.
         """
-        if not self.saves_episodes:
-            return self.episodes.counters()
-        return {"environments": self.venv.state_dict(), **self.episodes.state_dict()}  # type: ignore[attr-defined]
+        return self.episodes.save_with(self.venv)
 
     def load_state_dict(self, state: StateDict) -> None:
         """Continue the episodes of a `state_dict`; the student's last observations must be restored as well.
@@ -173,11 +142,7 @@ class TaughtVecEnv(VecEnvWrapper):
         Raises:
             StateError: when the state is of other environments.
         """
-        if "environments" not in state:
-            self.episodes.load_counters(state)
-            return
-        self.venv.load_state_dict(state["environments"])  # type: ignore[attr-defined]  # see saves_episodes
-        self.episodes.load_state_dict(state)
+        self.episodes.load_with(self.venv, state)
 
     def _cut_off(
         self, observations: Observations, dones: NDArray[np.bool_], infos: list[dict[str, Any]]
