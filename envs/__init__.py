@@ -17,6 +17,8 @@ from tutelage.envs.contract.names import lazy_names
 if TYPE_CHECKING:
     from tutelage.envs.contract.checker import TaskEnvError as TaskEnvError
     from tutelage.envs.contract.checker import check_task_env as check_task_env
+    from tutelage.envs.contract.curriculum_check import CurriculumFinding as CurriculumFinding
+    from tutelage.envs.contract.curriculum_check import check_curriculum as check_curriculum
     from tutelage.envs.contract.episodes import Episodes as Episodes
     from tutelage.envs.contract.interface import Scores as Scores
     from tutelage.envs.contract.interface import TaskTeacher as TaskTeacher
