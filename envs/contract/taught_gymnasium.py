@@ -252,33 +252,31 @@ def episode_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0]) >> 1
 
 
-def _prepare(env: VectorEnv[Any, Any, Any]) -> None:
+def _prepare(env: Any) -> None:
     """Let all resets but the workers' own be ours.
 
     Raises:
         TypeError: when that cannot be.
     """
-    if hasattr(env, "start") or type(env) is SyncVectorEnv:
-        if env.autoreset_mode is AutoresetMode.SAME_STEP:  # type: ignore[attr-defined]
-            env.autoreset_mode = AutoresetMode.DISABLED  # type: ignore[attr-defined]
-        if type(env) is SyncVectorEnv:
-            env.envs = [e if e.has_wrapper_attr("queued_reset") else TaskQueue(e) for e in env.envs]
-    elif isinstance(env, SyncVectorEnv | AsyncVectorEnv):
-        if not all(env.call("has_wrapper_attr", "queued_reset")):
-            kind = type(env).__name__
-            raise TypeError(
-                f"the environments of {kind} are not in `TaskQueue`, so no task can reach their automatic "
-                f"resets; make them by {kind}([lambda: TaskQueue(make_env())] * n)"
-            )
-    else:
-        kind = type(env).__name__
-        around = isinstance(env, VectorWrapper)
+    kind = type(env).__name__
+    if isinstance(env, VectorWrapper):
         raise TypeError(
             f"{kind} is inside the taught environment; wrap the other way round: "
             f"{kind}(TaughtGymnasiumVectorEnv(envs, task_teacher))"
-            if around
-            else f"{kind} cannot be given tasks; use SyncVectorEnv, AsyncVectorEnv, or one with a method "
+        )
+    if not (isinstance(env, SyncVectorEnv | AsyncVectorEnv) or hasattr(env, "start")):
+        raise TypeError(
+            f"{kind} cannot be given tasks; use SyncVectorEnv, AsyncVectorEnv, or one with a method "
             "`start(indices, tasks, seeds)` as GymnasiumVecTask has it"
+        )
+    if type(env) is SyncVectorEnv:  # a subclass may step in its own way
+        env.envs = [one if one.has_wrapper_attr("queued_reset") else TaskQueue(one) for one in env.envs]
+    if not isinstance(env, AsyncVectorEnv) and env.autoreset_mode is AutoresetMode.SAME_STEP:
+        env.autoreset_mode = AutoresetMode.DISABLED
+    if not hasattr(env, "start") and not all(env.call("has_wrapper_attr", "queued_reset")):
+        raise TypeError(
+            f"the environments of {kind} are not in `TaskQueue`, so no task can reach their automatic "
+            f"resets; make them by {kind}([lambda: TaskQueue(make_env())] * n)"
         )
 
 

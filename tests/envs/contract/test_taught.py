@@ -1,6 +1,6 @@
 """The taught vector environment over every kind of SB3 `VecEnv`."""
 
-import copy
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMoni
 from tutelage.envs.contract.bookkeeping import NO_HORIZON
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.proposals import Proposals
+from tutelage.envs.contract.state import load_state, save_state
 from tutelage.envs.contract.tasks import BoxTasks, TaskError
 from tutelage.envs.contract.taught import TaskQueue, TaughtVecEnv
 from tutelage.envs.contract.vector import GymTaskVecEnv
@@ -351,7 +352,7 @@ def test_horizons_cut_batched_environments_off() -> None:
     assert [e.started.tolist() for e in teacher.seen] == [[0], [14]]
 
 
-def test_numbers_and_horizons_survive_saving() -> None:
+def test_numbers_and_horizons_survive_saving(tmp_path: Path) -> None:
     class Short(Limiting):
         def propose(self, n: int) -> Any:
             proposals = super().propose(n)
@@ -364,7 +365,8 @@ def test_numbers_and_horizons_survive_saving() -> None:
     venv.reset()
     for _ in range(10):
         venv.step(np.ones((3, 2)))
-    state, proposed = copy.deepcopy(venv.state_dict()), venv.task_teacher.next
+    save_state(tmp_path / "state.npz", venv.state_dict())
+    state, proposed = load_state(tmp_path / "state.npz"), venv.task_teacher.next
     later = make()
     later.task_teacher.next = proposed
     later.load_state_dict(state)
