@@ -197,14 +197,15 @@ class EpisodeBookkeeping:
             ValueError: when some of the episodes that ended by themselves define success and others do not.
         """
         lengths = self._clock - self._began[rows]
-        cut = np.zeros(len(rows), dtype=np.bool_)
-        if self._first_cut < NO_HORIZON:
-            cut = lengths >= self.running.horizons[rows]
-        check_successes(successes[~cut])
         if not self._defines_success:
             self._defines_success = not np.isnan(successes).all()
-        if self._defines_success and np.count_nonzero(cut):
-            successes = np.where(cut & np.isnan(successes), 0.0, successes)
+        if self._first_cut < NO_HORIZON:
+            cut = lengths >= self.running.horizons[rows]
+            check_successes(successes[~cut])
+            if self._defines_success:
+                successes = np.where(cut & np.isnan(successes), 0.0, successes)
+        else:
+            check_successes(successes)
         return Episodes(
             self.running.tasks[rows],
             self.returns[rows],
