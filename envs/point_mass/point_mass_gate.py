@@ -29,6 +29,7 @@ from tutelage.envs.point_mass.gate_physics import (
     GatePhysics,
 )
 
+_LAST_AXIS = ("position", "velocity", "keys", "steps", "ended")  # arrays of the state but for the tasks
 _BOUNDS = {"position": (-4.0, 4.0), "width": (0.5, 8.0), "friction": (0.0, 4.0)}
 
 
@@ -233,6 +234,8 @@ class PointMassGateVecEnv(BatchedTaskVecEnv):
         ((64,), np.False_)
     """
 
+    defines_success = True
+
     def __init__(
         self, num_envs: int, friction: bool = False, seed: int | None = None, render_mode: str | None = None
     ) -> None:
@@ -327,11 +330,7 @@ class PointMassGateVecEnv(BatchedTaskVecEnv):
 
     def state_dict(self) -> StateDict:
         """All running episodes, by value; nothing else decides what comes next but actions and tasks."""
-        physics = self._physics
-        names = ("position", "velocity", "tasks", "keys", "steps", "ended")
-        return {name: getattr(physics, name).copy() for name in names} | {
-            "task_space": self.task_space.to_json()
-        }
+        return self.save_rows(np.arange(self.num_envs))
 
     def load_state_dict(self, state: StateDict) -> None:
         """Continue the episodes of a `state_dict`; pictures show their way from here on.
@@ -339,15 +338,45 @@ class PointMassGateVecEnv(BatchedTaskVecEnv):
         Raises:
             StateError: when the state is of another task space or number of environments.
         """
-        mine = self.state_dict()
+        self.restore_rows(np.arange(self.num_envs), state)
+
+    def save_rows(self, ids: NDArray[np.int64]) -> StateDict:
+        """The running episodes of these environments, by value: physics, task, noise stream, step counter.
+
+        Args:
+            ids: indices of environments, ``(n,)``.
+        """
+        state: StateDict = {name: getattr(self._physics, name)[..., ids] for name in _LAST_AXIS}
+        return state | {"tasks": self._physics.tasks[ids], "task_space": self.task_space.to_json()}
+
+    def restore_rows(self, ids: NDArray[np.int64], state: StateDict) -> NDArray[np.float32]:
+        """Continue saved episodes in these environments, bit for bit, whatever the others do.
+
+        Pictures show their way from here on.
+
+        Args:
+            ids: indices of environments, ``(n,)``; they need not be those that were saved.
+            state: of `save_rows`, for as many environments.
+
+        Returns:
+            The last observations of the saved episodes, ``(n, 4 + d)``.
+
+        Raises:
+            StateError: when the state is of another task space or number of environments.
+        """
+        mine = self.save_rows(ids)
         if state.keys() != mine.keys() or state["task_space"] != mine.pop("task_space"):
             raise StateError("this is no state of point-mass environments with the same task parameters")
-        if len(state["steps"]) != self.num_envs:
-            raise StateError(f"the state has {len(state['steps'])} environments, this one {self.num_envs}")
+        if len(state["steps"]) != len(ids):
+            raise StateError(f"the state has {len(state['steps'])} environments, this one {len(ids)}")
         for name, array in mine.items():
-            getattr(self._physics, name)[...] = np.asarray(state[name], dtype=array.dtype)
+            rows = (..., ids) if name in _LAST_AXIS else ids
+            getattr(self._physics, name)[rows] = np.asarray(state[name], dtype=array.dtype)
+        for i in ids:
+            self.reset_infos[i] = {"task": self._physics.tasks[i].copy()}
         if self._physics.trail is not None:
-            self._physics.trail[:] = self._physics.position
+            self._physics.trail[..., ids] = self._physics.position[:, ids]
+        return self._physics.observations(ids)
 
     def close(self) -> None:
         """Nothing to release."""

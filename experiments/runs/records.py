@@ -191,8 +191,8 @@ class RunRecord:
     Args:
         folder: the run's folder.
         space: task space of its training episodes, for the columns ``task/<name>``; None where a training
-            has no episodes to record. Where its tasks are no numbers (levels), the one column ``task/level`` holds
-            their ids, which are rows of ``levels.npy``.
+            has no episodes to record. Where its tasks are no numbers (levels), the one column ``task/level``
+            holds their ids, which are rows of ``levels.npy``.
 
     Attributes:
         scores: the score after each evaluation, for status and bars: step and score.
