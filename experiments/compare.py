@@ -249,13 +249,14 @@ def compare(config: CompareConfig) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from tutelage.experiments.runs.locking import locked
+    from tutelage.experiments.runs.locking import check_kind, locked
     from tutelage.experiments.trainings.comparison import Comparison, print_summary
 
     console = Console()
     grid = resolve(config)
     program = "tutelage" if shutil.which("tutelage") else sys.argv[0]  # as it can be typed here
     out = config.out or Path("runs") / (config.preset or folder_name(config.env or "quick"))
+    check_kind(out, "grid.json")
     with locked(out, patience=2.0):
         comparison = Comparison(grid, out, command=shlex.join(["tutelage", *sys.argv[1:]]))
         watch = escape(f"TensorBoard, now or later: {program} watch {out}")

@@ -223,13 +223,14 @@ def distill(config: DistillConfig) -> int:
 
     from tutelage.experiments.reports.distill_results import read_distillation
     from tutelage.experiments.reports.distill_summary import print_tables
-    from tutelage.experiments.runs.locking import locked
+    from tutelage.experiments.runs.locking import check_kind, locked
     from tutelage.experiments.trainings.distill_checks import checked
     from tutelage.experiments.trainings.distill_grid import DistillGrid
     from tutelage.students.torch_tools.warm_up import compile_kernels
 
     config, console = checked(config), Console()
     out, program = config.folder, "tutelage" if shutil.which("tutelage") else sys.argv[0]
+    check_kind(out, "distill.json")
     with locked(out, patience=2.0):
         grid = DistillGrid(config, shlex.join(["tutelage", *sys.argv[1:]]))
         watch = escape(f"TensorBoard, now or later: {program} watch {out}")

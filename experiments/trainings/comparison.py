@@ -14,7 +14,7 @@ from tutelage.envs.contract.names import folder_name
 from tutelage.envs.contract.state import write_json
 from tutelage.experiments.runs.config import CellConfig, GridConfig, hyperparameters
 from tutelage.experiments.runs.grid import MADE, Charts, Member, provenance, run_grid
-from tutelage.experiments.runs.locking import check_same_config
+from tutelage.experiments.runs.locking import grow_config
 from tutelage.experiments.runs.pool import Job
 from tutelage.experiments.worlds.catalogue import build_task_teacher, task_env_card
 
@@ -37,7 +37,14 @@ class Comparison:
         self.grid, self.out = grid, out
         self.card = task_env_card(grid.env)
         self.cells = grid.cells()
-        check_same_config(out / "grid.json", self._description(command), ignore=MADE)
+        # Lists may grow: cells that are there stay. Only what changes a cell is refused.
+        grow_config(
+            out / "grid.json",
+            self._description(command),
+            lists=("seeds",),
+            tables=("task_teachers", "students", "sweep"),
+            ignore=(*MADE, "baseline", "env.summary"),
+        )
         write_json(
             out / "test_sets.json", {name: tasks.tolist() for name, tasks in self.card.test_sets().items()}
         )

@@ -141,9 +141,6 @@ class DistillGrid:
     def _check(self) -> None:
         """Make sure that what is there, and what is asked for, can stand in one folder."""
         config = self.config
-        for other, kind in (("grid.json", "`tutelage compare`"), ("zarr.json", "`tutelage data`")):
-            if (self.out / other).exists():
-                raise FolderError(f"{self.out} is a folder of {kind}; choose another --out")
         for method, seed in self.cells.values():
             if method_card(method).expert != "nothing":
                 path = self.out / expert_name(seed) / "config.json"

@@ -344,18 +344,22 @@ def test_a_task_teacher_that_lacks_methods_is_refused(tmp_path: Path, users_modu
         compare(config)
 
 
-def test_a_folder_of_another_comparison_is_refused(tmp_path: Path) -> None:
-    arguments = [
-        *TUTELAGE,
-        "compare",
-        *SMALL,
-        "--teachers",
-        "random",
-        "--no-report",
-        "--out",
-        str(tmp_path / "x"),
-    ]
-    assert subprocess.run([*arguments, "--seeds", "1"], capture_output=True).returncode == 0
-    other = subprocess.run([*arguments, "--seeds", "2"], capture_output=True, text=True)
+def test_a_finished_comparison_grows_but_does_not_change(tmp_path: Path) -> None:
+    """More seeds and one more task teacher: cells that are there stay; other settings are refused."""
+    out = tmp_path / "x"
+    arguments = [*TUTELAGE, "compare", *SMALL, "--no-report", "--out", str(out)]
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*arguments, *more], capture_output=True, text=True)
+
+    assert run("--teachers", "random", "--seeds", "1").returncode == 0
+    first = out / "ppo" / "random" / "seed-0" / "status.json"
+    before = first.stat().st_mtime_ns
+    assert run("--teachers", "random", "riac", "--seeds", "2").returncode == 0
+    assert first.stat().st_mtime_ns == before
+    grid = read_grid(out)
+    assert (grid.task_teachers, grid.seeds, len(grid.cells)) == (("random", "riac"), (0, 1), 4)
+    assert {cell.state for cell in grid.cells} == {"finished"}
+    other = run("--teachers", "random", "--seeds", "1", "--set", "ppo.learning-rate=1e-5")
     assert other.returncode == 2
-    assert "made with another configuration (different: seeds)" in " ".join(other.stderr.split())
+    assert "different: students.ppo.kwargs.learning_rate" in " ".join(other.stderr.split())
