@@ -14,13 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from tutelage.envs.contract.names import check_folder_names, folder_name
 from tutelage.experiments.runs.config import GridConfig
 from tutelage.experiments.runs.settings import Setting, parse_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,9 @@ class CompareConfig:
     """Record short clips of the first seed's students."""
     report: bool = True
     """Write the report at the end."""
+    check: bool = False
+    """First play some episodes with each task teacher, and name what is silently not taught: tasks that are
+    not realised, results that do not arrive, proposals that never change; faults end the command."""
 
     def run(self) -> int:
         """Run the comparison; return the exit status."""
@@ -239,6 +245,32 @@ def _naming_settings(settings: list[Setting], grid: GridConfig, name: str) -> It
         raise ComparisonError(f"{values}: {error}") from None
 
 
+def check_grid(grid: GridConfig, console: Console) -> bool:
+    """Look with each task teacher for what is silently not taught; print it, and tell whether all is well."""
+    import numpy as np
+    from rich.markup import escape
+
+    from tutelage.envs.contract.curriculum_check import check_curriculum
+    from tutelage.experiments.worlds.catalogue import build_task_teacher, make_venv, task_env_card
+
+    card, well = task_env_card(grid.env), True
+    space = card.task_space()
+    for label, fields in grid.task_teachers.items():
+        name = grid.built_name(label)
+        task_teacher = build_task_teacher(name, card, space, np.random.default_rng(0), fields)
+        findings = check_curriculum(
+            make_venv(card, 8),
+            task_teacher,
+            make_venv=lambda n: make_venv(card, n),
+            adapts=name not in ("random", "target"),
+        )
+        console.print(escape(f"{label}: " + ("nothing to say" if not findings else "")))
+        for finding in findings:
+            well &= finding.severity != "error"
+            console.print(escape(f"  {finding.severity}: {finding.message}"), soft_wrap=True)
+    return well
+
+
 def compare(config: CompareConfig) -> int:
     """Run the comparison; return the number of failed cells.
 
@@ -255,6 +287,8 @@ def compare(config: CompareConfig) -> int:
     console = Console()
     grid = resolve(config)
     program = "tutelage" if shutil.which("tutelage") else sys.argv[0]  # as it can be typed here
+    if config.check and not check_grid(grid, console):
+        return 1
     out = config.out or Path("runs") / (config.preset or folder_name(config.env or "quick"))
     check_kind(out, "grid.json")
     with locked(out, patience=2.0):

@@ -152,6 +152,9 @@ class DistillConfig:
     """Write the report at the end."""
     checkpoint_every: float = 60.0
     """Seconds between checkpoints, from which a killed cell continues."""
+    set: tuple[str, ...] = ()
+    """Settings of methods: dagger.beta-end=0, kickstarting.ppo.epochs=3, bc.learning.batch-size=512. Several
+    values, dagger.beta-end=0,0.1,0.3, make a sweep: each has cells, curves and rows of its own."""
     device: str = "cpu"
     """cpu or cuda."""
 
@@ -184,8 +187,10 @@ class DistillConfig:
         return range(self.first_seed, self.first_seed + count)
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
+        """All fields as JSON values; no ``set`` where there are no settings."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        if not self.set:
+            del plain["set"]
         return {k: str(v) if isinstance(v, Path) else v for k, v in plain.items()}
 
     @staticmethod
@@ -307,8 +312,10 @@ def make_task(
 
 
 def only(config: DistillConfig, method: str) -> DistillConfig:
-    """The config of one method alone."""
-    return replace(config, method=(method,))
+    """The config of one method alone, with its own settings."""
+    from tutelage.experiments.runs.sweeps import settings_of
+
+    return replace(config, method=(method,), set=settings_of(method, config.set))
 
 
 if __name__ == "__main__":

@@ -111,6 +111,12 @@ def folder_name(name: str) -> str:
     return f"{plain}-{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+def base_name(name: str) -> str:
+    """The name of a member of a sweep without its values: ``alp-gmm`` of ``alp-gmm:fit-rate=50``."""
+    before, equals, _ = name.partition("=")
+    return before.rpartition(":")[0] if equals else name
+
+
 def check_folder_names(kind: str, names: Iterable[str]) -> None:
     """Make sure that no two names have the same folder.
 

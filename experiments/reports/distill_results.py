@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.envs.contract.names import folder_name
+from tutelage.envs.contract.names import base_name, folder_name
 from tutelage.experiments.runs.reading import FloatArray, GridError
 from tutelage.experiments.runs.records import read_json, read_status, read_table
 from tutelage.students.distillation.machinery.registry import METHODS, method_card
@@ -145,7 +145,7 @@ def described_card(method: str) -> dict[str, str]:
 
 def _card(description: Mapping[str, Any], method: str) -> dict[str, str]:
     """The same of a method in a folder, which describes a user's: its module is not imported."""
-    if method in METHODS:
+    if base_name(method) in METHODS:
         return described_card(method)
     cards = description.get("cards")
     own = cards.get(method) if isinstance(cards, dict) else None

@@ -12,9 +12,9 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from tutelage.envs.contract.names import unknown_name
+from tutelage.envs.contract.names import base_name, unknown_name
 from tutelage.experiments.runs.config import GridConfig, SweptEntry
-from tutelage.experiments.runs.literals import write_literal
+from tutelage.experiments.runs.literals import split_values, write_literal
 from tutelage.experiments.runs.settings import (
     Path,
     Setting,
@@ -24,6 +24,7 @@ from tutelage.experiments.runs.settings import (
     constructor_fields,
     dashed,
     dataclass_fields,
+    parse_settings,
 )
 from tutelage.students.sb3.config import StudentConfig, algorithm_class, load_object
 
@@ -208,6 +209,20 @@ def expand_methods(
         return apply_to_dataclass(config_of(name), choices, name) if choices else config_of(name)
 
     return [v for name in methods for v in variants(name, settings, partial(configure, name))]
+
+
+def settings_of(label: str, texts: Iterable[str]) -> tuple[str, ...]:
+    """The settings of one member of a grid: those for it, swept ones with the values of its label."""
+    name = base_name(label)
+    values = label.removeprefix(name).removeprefix(":")
+    swept = dict(part.split("=", 1) for part in split_values(values) if part)
+    chosen = []
+    for text in texts:
+        [setting] = parse_settings([text])
+        if setting.is_for(name):
+            value = swept.get(dashed(setting.path))
+            chosen.append(text if value is None else f"{setting.option}={value}")
+    return tuple(chosen)
 
 
 def _refuse(name: str, choices: Mapping[Path, str], given: Mapping[str, str]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from tutelage.envs.batched.worlds.catalogue import vec_task_class, vec_task_recipe
 from tutelage.envs.contract.names import check_folder_names, unknown_name
 from tutelage.experiments.distill import DistillConfig, given_expert, make_task
 from tutelage.experiments.trainings.distill_presets import MODALITIES, PRESETS
-from tutelage.experiments.trainings.distilled_student import make_student, method_settings
+from tutelage.experiments.trainings.distilled_student import make_student, members, method_settings
 from tutelage.students.distillation.machinery.registry import (
     METHODS,
     check_method_name,
@@ -32,7 +32,6 @@ def checked(config: DistillConfig) -> DistillConfig:
         check_method_name(name)
     if len(set(config.method)) < len(config.method):
         raise ValueError(f"--method names one twice: {' '.join(config.method)}")
-    check_folder_names("methods", config.method)
     if config.baseline is not None:
         check_method_name(config.baseline, "baseline")
     if config.obs not in MODALITIES:
@@ -65,6 +64,8 @@ def checked(config: DistillConfig) -> DistillConfig:
     values["stack"] = config.stack or (1 if config.memory else recipe.stack)
     values["frames"] = config.budget["frames"]
     config = DistillConfig(**values)
+    config = replace(config, method=tuple(member.label for member in members(config)))
+    check_folder_names("methods", config.method)
     for name in config.method:
         card = method_card(name)
         if card.gaussian and config.head == "deterministic":

@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage.envs.batched.looks.image_augmentation import ImageAugmentation
 from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.names import base_name
 from tutelage.envs.contract.state import StateDict
-from tutelage.experiments.distill import DistillConfig, make_task
+from tutelage.experiments.distill import DistillConfig, make_task, only
 from tutelage.experiments.reports import distill_pictures as pictures
 from tutelage.experiments.runs.cell import run_cell
 from tutelage.experiments.runs.records import read_json, read_status
 from tutelage.experiments.runs.report import Report
+from tutelage.experiments.runs.settings import parse_settings
+from tutelage.experiments.runs.sweeps import Variant, expand_methods, settings_of
 from tutelage.experiments.runs.training import Costs, PlayTestSet, Progress, Results
 from tutelage.experiments.tensorboard.event_log import RunLog
 from tutelage.experiments.trainings.distill_presets import ON_THE_WAY, main_looks, on_the_way, test_sets
@@ -74,7 +78,7 @@ def distil_student(values: Mapping[str, Any], folder: Path) -> None:
 
 def cell_description(config: DistillConfig, method: str, seed: int) -> dict[str, Any]:
     """What decides a cell's results, for its ``config.json``."""
-    return {**config.decisive(), "method": method, "seed": seed}
+    return {**only(config, method).decisive(), "method": method, "seed": seed}
 
 
 def hyperparameters(config: DistillConfig, method: str, seed: int) -> dict[str, bool | int | float | str]:
@@ -84,8 +88,40 @@ def hyperparameters(config: DistillConfig, method: str, seed: int) -> dict[str, 
     return {name: value for name, value in flat.items() if value is not None}
 
 
+GIVEN_BY_OPTIONS = {
+    "budget": "use --frames or --seconds",
+    "learning.threads": "use --threads",
+    "learning.augmentation": "use --augment",
+}
+"""Fields of a method's settings that options of the command decide."""
+
+
+def members(config: DistillConfig) -> list[Variant]:
+    """The methods of a command with their settings: each once, or once for each value of a sweep.
+
+    Raises:
+        ValueError: for an unknown loss or setting, or a number out of range.
+    """
+    plain = [method for method in config.method if base_name(method) == method]
+    others = [Variant(m, method_settings(config, m), None) for m in config.method if m not in plain]
+    settings = parse_settings(config.set)
+    return expand_methods(plain, partial(_plain_settings, config), settings, GIVEN_BY_OPTIONS) + others
+
+
 def method_settings(config: DistillConfig, method: str) -> Any:
-    """Settings of a method, e.g. a `DaggerConfig`.
+    """Settings of a method, e.g. a `DaggerConfig`, or of a member of a sweep, with those of ``--set``.
+
+    Raises:
+        ValueError: for an unknown loss or setting, or a number out of range.
+    """
+    name = base_name(method)
+    settings = parse_settings(settings_of(method, config.set))
+    [found] = expand_methods([name], partial(_plain_settings, config), settings, GIVEN_BY_OPTIONS)
+    return found.config
+
+
+def _plain_settings(config: DistillConfig, method: str) -> Any:
+    """Settings of a method as the options of the command make them.
 
     Methods without an expert get the discount of SB3's preset of the task, which experts are trained with too
     unless the user says otherwise.

@@ -14,6 +14,7 @@ import pytest
 
 from tutelage.envs.batched.worlds.catalogue import VEC_TASKS
 from tutelage.experiments.compare import CompareConfig, ComparisonError, compare, preset, resolve
+from tutelage.experiments.runs.reading import read_grid
 
 TUTELAGE = [sys.executable, "-m", "tutelage.experiments.main"]
 SMALL = [
@@ -363,3 +364,39 @@ def test_a_finished_comparison_grows_but_does_not_change(tmp_path: Path) -> None
     other = run("--teachers", "random", "--seeds", "1", "--set", "ppo.learning-rate=1e-5")
     assert other.returncode == 2
     assert "different: students.ppo.kwargs.learning_rate" in " ".join(other.stderr.split())
+
+
+CHECKED = """
+import gymnasium as gym
+import numpy as np
+
+from tutelage.envs import BoxTasks
+
+
+class Deaf(gym.Env):
+    task_space = BoxTasks({"x": (0.0, 1.0)})
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(1, np.float32), {"task": np.array([0.5])}
+
+    def step(self, action):
+        self.t += 1
+        return np.zeros(1, np.float32), 1.0, self.t == 5, False, {"task": np.array([0.5])}
+"""
+
+
+def test_check_names_a_curriculum_that_is_not_taught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "deaf_world.py").write_text(CHECKED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = CompareConfig(
+        env="deaf_world:Deaf", teachers=("random",), steps=100, seeds=1, check=True, out=tmp_path / "out"
+    )
+    assert compare(config) == 1
+    assert "random: \n  error: " in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()

@@ -311,7 +311,7 @@ def test_a_folder_of_other_settings_is_refused(config: DistillConfig) -> None:
     run(replace(config, threads=2, workers=1, preset="paper", seeds=3))  # decide nothing
     assert (folder / "results.json").stat().st_mtime_ns == before
     with pytest.raises(FolderError, match="another configuration \\(different: loss\\)"):
-        distill(replace(config, loss="mse"))
+        DistillGrid(checked(replace(config, loss="mse")), "tutelage distill")
     with pytest.raises(FolderError, match="another configuration \\(different: episodes\\)"):
         run(replace(config, episodes=5))
 
@@ -341,3 +341,26 @@ def test_a_cell_of_fixed_looks(config: DistillConfig) -> None:
     assert {"student/sees/training", "student/sees/saliency", "clip/expert_above_student"} <= set(tags)
     scores = json.loads((folder / "status.json").read_text())["scores"]
     assert scores == [[200, pytest.approx(100 * results["success"]["training looks"])]]
+
+
+def test_settings_of_methods_and_sweeps(config: DistillConfig) -> None:
+    """A sweep makes a member for each value; a setting of one method leaves the others' cells as they are."""
+    plain = checked(replace(config, method=("dagger", "bc")))
+    swept = checked(replace(plain, set=("dagger.beta-end=0,0.5", "dagger.rollout-steps=10")))
+    assert swept.method == ("dagger:beta-end=0.0", "dagger:beta-end=0.5", "bc")
+    settings = [distilled_student.method_settings(swept, name) for name in swept.method[:2]]
+    assert [(s.beta_end, s.rollout_steps) for s in settings] == [(0.0, 10), (0.5, 10)]
+    own = only(swept, "dagger:beta-end=0.5")
+    assert own.set == ("dagger.beta-end=0.5", "dagger.rollout-steps=10")
+    assert distilled_student.method_settings(own, "dagger:beta-end=0.5") == settings[1]
+    assert DistillConfig.from_json(own.to_json()) == own
+    described = distilled_student.cell_description(swept, "bc", 0)
+    assert described == distilled_student.cell_description(plain, "bc", 0)
+    assert "set" not in described
+    for wrong, message in {
+        "dagger.beta-ennd=0": "beta-ennd.*did you mean 'beta-end'",
+        "dagger.budget=3": "use --frames or --seconds",
+        "kickstarting.clip=1": "kickstarting",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            checked(replace(config, set=(wrong,)))

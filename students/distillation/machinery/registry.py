@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tutelage.envs.contract.names import load_object, unknown_name
+from tutelage.envs.contract.names import base_name, load_object, unknown_name
 from tutelage.students.distillation.machinery.card import MethodCard
 
 if TYPE_CHECKING:
@@ -41,12 +41,13 @@ def check_method_name(name: str, what: str = "method") -> None:
     Raises:
         ValueError: when it is not; suggests the nearest.
     """
+    name = base_name(name)
     if ":" not in name and name not in METHODS:
         raise ValueError(unknown_name(what, name, METHODS, "module:Class of your own"))
 
 
 def method_class(name: str) -> type[DistillationMethod]:
-    """The class of a method by its name, or of a user's by ``module:Class``.
+    """The class of a method by its name (without values of a sweep), or of a user's by ``module:Class``.
 
     Raises:
         ValueError: when there is none, it is no `DistillationMethod`, or lacks its ``card`` or
@@ -55,6 +56,7 @@ def method_class(name: str) -> type[DistillationMethod]:
     from tutelage.students.distillation.machinery.method import DistillationMethod
 
     check_method_name(name)
+    name = base_name(name)
     path, _ = METHODS.get(name, (name, {}))
     found = load_object(path, "method")
     if not (isinstance(found, type) and issubclass(found, DistillationMethod)):
@@ -72,5 +74,5 @@ def method_card(name: str) -> MethodCard:
     Raises:
         ValueError: see `method_class`.
     """
-    _, changes = METHODS.get(name, (name, {}))
+    _, changes = METHODS.get(base_name(name), (name, {}))
     return replace(method_class(name).card, **changes)
