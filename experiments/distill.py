@@ -232,7 +232,7 @@ def distill(config: DistillConfig) -> int:
     from tutelage.experiments.runs.locking import locked
     from tutelage.experiments.trainings.distill_checks import checked
     from tutelage.experiments.trainings.distill_grid import DistillGrid
-    from tutelage.students.torch_tools.warm_up import compile_kernels
+    from tutelage.students.vision.warm_up import compile_kernels
 
     config, console = checked(config), Console()
     out, program = config.folder, "tutelage" if shutil.which("tutelage") else sys.argv[0]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from tutelage.students.distillation.machinery.actor_critic import ActorCritic, check_head
 from tutelage.students.distillation.machinery.learner import LearningConfig
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
-from tutelage.students.ppo.actor_critic import ActorCritic, check_head
 from tutelage.students.ppo.formulas import PPOConfig
 from tutelage.students.vision.critics import Critic
 from tutelage.teachers.experts.mlp_expert import MLPExpert, check_expert

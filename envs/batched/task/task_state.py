@@ -13,13 +13,13 @@ from torch import Tensor
 from tutelage.envs.contract.state import StateDict, StateError
 
 if TYPE_CHECKING:
-    from tutelage.envs.batched.task.vec_task import VecTask
+    from tutelage.envs.batched.task.task_definition import TaskDefinition
 
 # Model fields from which MuJoCo derives constants that are not saved with them.
 _DECIDE_CONSTANTS = {"body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_armature", "geom_size"}
 
 
-def save_task(task: VecTask) -> StateDict:
+def save_task(task: TaskDefinition) -> StateDict:
     """Whose state it is, physics, model fields, buffers, random streams, and the last views with noise."""
     return {
         "class": type(task).__name__,
@@ -35,7 +35,7 @@ def save_task(task: VecTask) -> StateDict:
     }
 
 
-def load_task(task: VecTask, state: StateDict) -> None:
+def load_task(task: TaskDefinition, state: StateDict) -> None:
     """Continue the episodes of `save_task`, but for the views, which follow from them.
 
     Raises:
@@ -61,7 +61,7 @@ def load_task(task: VecTask, state: StateDict) -> None:
     task.streams.positions.copy_(tensor(state["positions"]))
 
 
-def _check(task: VecTask, state: StateDict) -> None:
+def _check(task: TaskDefinition, state: StateDict) -> None:
     """Compare a state with the one that the task would save now, entry by entry."""
     own = save_task(task)
     own["term_sums"] = {}  # they come with the first step

@@ -15,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.envs.batched.cameras.camera_config import CameraConfig, Cameras, make_cameras
-from tutelage.envs.batched.simulators.simulator import Backend, make_simulator
+from tutelage.envs.batched.cameras.camera_config import CameraConfig, Cameras
+from tutelage.envs.batched.cameras.factory import make_cameras
+from tutelage.envs.batched.simulators.factory import make_simulator
+from tutelage.envs.batched.simulators.simulator import Backend
 from tutelage.envs.batched.task.episode_log import EpisodeLog
 from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.batched.task.streams import RandomStreams
