@@ -30,7 +30,7 @@ from tutelage.experiments.worlds.catalogue import build_task_teacher, make_eval_
 from tutelage.experiments.tensorboard.clips import clip_tasks, record_clip
 from tutelage.experiments.runs.config import CellConfig, hyperparameters
 from tutelage.experiments.runs.locking import check_same_config, locked
-from tutelage.experiments.reports.pictures import task_space_picture
+from tutelage.experiments.tensorboard.pictures import task_space_picture
 from tutelage.experiments.runs.records import RunRecord, read_status, write_json
 from tutelage.experiments.tensorboard.grid_log import RunLog, SB3Output
 from tutelage.students.sb3.checkpoint import load_student, save_student, untouched_generators

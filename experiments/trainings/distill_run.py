@@ -35,6 +35,7 @@ AUGMENTATIONS = {
     "none": None,
     "shift": ImageAugmentation.drq(),
     "strong": ImageAugmentation.unseen_looks(),
+    "camera": ImageAugmentation.camera(),
 }
 CHECKPOINT = "checkpoint"
 """Folder, in the cell's, that a killed run continues from."""
@@ -141,7 +142,7 @@ def make_student(
 
 def saliency_of(config: DistillConfig, student: VisionStudent, seed: int) -> pictures.Picture:
     """What a student's actions depend on, in looks of the main test set."""
-    from tutelage.experiments.reports.saliency import saliency_sheet
+    from tutelage.experiments.tensorboard.saliency import saliency_sheet
 
     looks = main_looks(config.task, config.training_looks)
     task = make_task(config, pictures.SHOWN, looks, seed)
