@@ -227,8 +227,8 @@ def test_the_command_names_mistakes_in_one_line(make_grid):
         report(ReportConfig(folder, test_set="uniforn"))
     command = [sys.executable, "-m", "tutelage.experiments.report", str(folder / "ppo")]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 1
-    assert run.stderr.startswith("tutelage report: ")
+    assert run.returncode == 2
+    assert run.stderr.startswith("tutelage: ")
     assert "lies inside a grid" in run.stderr
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tutelage.experiments.command import run_command
 from tutelage.experiments.tensorboard.event_log import RunLog
-from tutelage.experiments.watch import WatchConfig, WatchError, links, main, tensorboard_command
+from tutelage.experiments.watch import WatchConfig, WatchError, links, tensorboard_command
 
 
 @pytest.fixture
@@ -78,10 +79,10 @@ def test_links_fit_what_is_there(run: Path) -> None:
     assert "comparison of methods" in links(config)
 
 
-def test_mistakes_end_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys, "argv", ["watch", str(tmp_path / "nothing")])
-    with pytest.raises(SystemExit, match="tutelage watch: there is no folder"):
-        main()
+def test_mistakes_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(WatchConfig(tmp_path / "nothing")) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("tutelage: there is no folder")
 
 
 def test_it_serves_the_run_and_ends_with_ctrl_c(run: Path) -> None:

@@ -166,7 +166,10 @@ def test_rsl_rl_trains_experts(rail: type[VecTask]) -> None:
         ({"config": SMALL}, "method 'sb3' takes a StudentConfig, not RslRlPPOConfig"),
         ({"config": student(), "method": "rsl_rl"}, "method 'rsl_rl' takes an RslRlPPOConfig"),
         ({"method": "rsl_rl", "task_teacher": "riac"}, "go with method='sb3' only"),
-        ({"task_teacher": "alp-gm", "config": student()}, "no task teacher 'alp-gm'; did you mean 'alp-gmm'"),
+        (
+            {"task_teacher": "alp-gm", "config": student()},
+            "unknown task teacher 'alp-gm'; did you mean 'alp-gmm'",
+        ),
         ({"config": StudentConfig("sac", n_envs=4)}, "SAC with SACPolicy cannot be made an expert"),
         ({"config": student(use_sde=True)}, "gSDE"),
     ],

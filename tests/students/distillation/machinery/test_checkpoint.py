@@ -193,7 +193,7 @@ def test_a_kill_while_writing_leaves_the_checkpoint_before(
     """A process of its own saves after 2 rounds, and is killed in the middle of the checkpoint after 4."""
     script = f"""
         import sys, time
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path[:0] = {[str(Path(__file__).parents[2]), str(Path(__file__).parent)]!r}
         import conftest, test_checkpoint
         from tutelage.envs.batched.cameras.camera_config import CameraConfig
         from tutelage.students.distillation.machinery import checkpoint
