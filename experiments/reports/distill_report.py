@@ -87,10 +87,10 @@ def _explanation(resampling: Resampling) -> str:
     return (
         f"Success in percent of fixed episodes, the same for all. IQM: mean of the middle half of the runs. "
         f"Brackets: {100 * resampling.confidence:g} % bootstrap intervals over whole runs "
-        f"({resampling.resamples:,} resamples, percentiles expanded for few runs). % of the expert's: mean of "
-        "each run's share of its own expert's success. P(beats baseline): chance that a run scores above a run "
-        "of the baseline, ties counted half. Held-out looks: colours, textures and lights of no training, "
-        "cameras as in training; looks beyond: cameras too deviate more."
+        f"({resampling.resamples:,} resamples, percentiles expanded for few runs). % of the expert's: mean "
+        "of each run's share of its own expert's success. P(beats baseline): chance that a run scores above "
+        "a run of the baseline, ties counted half. Held-out looks: colours, textures and lights of no "
+        "training, cameras as in training; looks beyond: cameras too deviate more."
     )
 
 
