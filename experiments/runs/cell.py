@@ -26,13 +26,13 @@ from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.state import load_state, save_state
 from tutelage.envs.contract.tasks import BoxTasks
 from tutelage.envs.contract.taught import TaughtVecEnv
-from tutelage.experiments.worlds.catalogue import build_task_teacher, make_eval_venv, make_venv, task_env_card
-from tutelage.experiments.tensorboard.clips import clip_tasks, record_clip
 from tutelage.experiments.runs.config import CellConfig, hyperparameters
 from tutelage.experiments.runs.locking import check_same_config, locked
-from tutelage.experiments.tensorboard.pictures import task_space_picture
 from tutelage.experiments.runs.records import RunRecord, read_status, write_json
+from tutelage.experiments.tensorboard.clips import clip_tasks, record_clip
 from tutelage.experiments.tensorboard.grid_log import RunLog, SB3Output
+from tutelage.experiments.tensorboard.pictures import task_space_picture
+from tutelage.experiments.worlds.catalogue import build_task_teacher, make_eval_venv, make_venv, task_env_card
 from tutelage.students.sb3.checkpoint import load_student, save_student, untouched_generators
 from tutelage.students.sb3.evaluation import evaluate
 from tutelage.students.sb3.student import make_student, train_until

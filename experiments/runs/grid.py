@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from tutelage.experiments.worlds.catalogue import build_task_teacher, task_env_card
 from tutelage.experiments.runs.config import CellConfig, GridConfig, folder_name, hyperparameters
 from tutelage.experiments.runs.locking import check_same_config
 from tutelage.experiments.runs.processes import Job, JobPool
 from tutelage.experiments.runs.records import write_json
 from tutelage.experiments.tensorboard.grid_log import GridLog
+from tutelage.experiments.worlds.catalogue import build_task_teacher, task_env_card
 
 PACKAGES = (
     "tutelage",
@@ -151,8 +151,8 @@ def print_summary(out: Path, console: Console) -> None:
     """Print the table of the comparison."""
     from rich.table import Table
 
-    from tutelage.experiments.runs.reading import read_grid
     from tutelage.experiments.reports.summary import readable, summary_table
+    from tutelage.experiments.runs.reading import read_grid
 
     grid = read_grid(out)
     figures = summary_table(grid)

@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import load_file
 from stable_baselines3.common.monitor import load_results
 
-from tutelage.envs.point_mass.point_mass_gate import PointMassGateVecEnv, uniform_test_tasks
 from tutelage.envs.contract.state import StateError
+from tutelage.envs.point_mass.point_mass_gate import PointMassGateVecEnv, uniform_test_tasks
 from tutelage.experiments.runs.cell import EVALUATION_SEED, CellRun, load_trained, run_cell
 from tutelage.experiments.runs.config import CellConfig
 from tutelage.experiments.runs.locking import FolderError, locked

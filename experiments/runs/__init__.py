@@ -1,0 +1,1 @@
+"""The machinery of runs: cells, grids, processes, records, resume."""
