@@ -19,12 +19,6 @@ def need_package(module: str, who: str, cure: str) -> None:
 
     Raises:
         MissingPackageError: when it is not installed.
-
-    Example:
-        >>> need_package("no_such_package", "The example", "pip install it")
-        Traceback (most recent call last):
-        ...
-        tutelage.envs.contract.packages.MissingPackageError: The example needs no_such_package: pip install it
     """
     if find_spec(module) is None:
         raise MissingPackageError(f"{who} needs {module}: {cure}")
