@@ -236,8 +236,8 @@ def compare(config: CompareConfig) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from tutelage.experiments.runs.grid import GridRun, print_summary
     from tutelage.experiments.runs.locking import locked
+    from tutelage.experiments.trainings.comparison import Comparison, print_summary
 
     console = Console()
     grid = resolve(config)
@@ -246,10 +246,10 @@ def compare(config: CompareConfig) -> int:
         config.preset or (config.env or "quick").replace(":", ".").replace("/", "-")
     )
     with locked(out, patience=2.0):
-        run = GridRun(grid, out, command=shlex.join(["tutelage", *sys.argv[1:]]), console=console)
+        comparison = Comparison(grid, out, command=shlex.join(["tutelage", *sys.argv[1:]]))
         watch = escape(f"TensorBoard, now or later: {program} watch {out}")
         console.print(escape(f"Results: {out}\n") + watch, soft_wrap=True)
-        failed = run.run(config.workers or os.cpu_count() or 1)
+        failed = comparison.run(config.workers or os.cpu_count() or 1, console)
         print_summary(out, console)
         if config.report:
             from tutelage.experiments.report import ReportConfig, report

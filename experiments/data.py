@@ -92,7 +92,7 @@ class TrainConfig:
     data: tyro.conf.Positional[Path]
     """Folder of the dataset."""
     out: Path
-    """Folder of the student, results.json and TensorBoard events; a student that is there is replaced."""
+    """Folder of the student, results.json and TensorBoard events; the same command goes on after a kill."""
     images: tuple[str, ...] = ()
     """Pictures that the student sees, as front/rgb; default: all that were recorded."""
     updates: int = 3_780
@@ -163,7 +163,7 @@ def data(config: DataConfig) -> int:
     """
     do = config.do
     if isinstance(do, RecordConfig):
-        from tutelage.experiments.trainings.data_run import record_data
+        from tutelage.experiments.trainings.recording import record_data
 
         record_data(do)
     elif isinstance(do, InfoConfig):
@@ -171,7 +171,7 @@ def data(config: DataConfig) -> int:
     elif isinstance(do, ViewConfig):
         print(view_data(do))
     elif isinstance(do, TrainConfig):
-        from tutelage.experiments.trainings.data_run import train_on
+        from tutelage.experiments.trainings.cloned_student import train_on
 
         train_on(do)
     else:

@@ -2,7 +2,7 @@
 
 A grid of methods and seeds in one folder, like that of `tutelage compare`. What the command asks for, and
 what it refuses before anything begins, is here; `distill_grid` runs the cells, `distill_expert` and
-`distill_run` are what happens in one.
+`distilled_student` are what happens in one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tutelage.students.vision.vision_config import Encoder
     from tutelage.teachers.experts.mlp_expert import MLPExpert
 
-DECIDES_NOTHING = (
+UNDECISIVE_FIELDS = (
     "method",
     "preset",
     "seeds",
@@ -46,7 +46,7 @@ DECIDES_NOTHING = (
 )
 """Fields of the config that change no result of a cell, once all others are filled in."""
 
-OF_EXPERT = (
+EXPERT_FIELDS = (
     "task",
     "expert",
     "trust",
@@ -214,7 +214,7 @@ class DistillConfig:
 
     def decisive(self) -> dict[str, Any]:
         """The fields that decide a cell's results, beside method and seed, as JSON values."""
-        return {name: value for name, value in self.to_json().items() if name not in DECIDES_NOTHING}
+        return {name: value for name, value in self.to_json().items() if name not in UNDECISIVE_FIELDS}
 
 
 def distill(config: DistillConfig) -> int:
@@ -238,12 +238,12 @@ def distill(config: DistillConfig) -> int:
     config, console = checked(config), Console()
     out, program = config.folder, "tutelage" if shutil.which("tutelage") else sys.argv[0]
     with locked(out, patience=2.0):
-        grid = DistillGrid(config, shlex.join(["tutelage", *sys.argv[1:]]), console)
+        grid = DistillGrid(config, shlex.join(["tutelage", *sys.argv[1:]]))
         watch = escape(f"TensorBoard, now or later: {program} watch {out}")
         console.print(escape(f"Results: {out}\n") + watch, soft_wrap=True)
         if config.workers > 1:
             compile_kernels()
-        failed = grid.run()
+        failed = grid.run(console)
         print_tables(read_distillation(out), console)
         if config.report:
             from tutelage.experiments.report import ReportConfig, report

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tyro
@@ -39,10 +39,8 @@ from tutelage.experiments.runs.statistics import (
     seconds_curve,
 )
 
-if TYPE_CHECKING:
-    pass
-
 PERIODS = ("early", "middle", "late")
+SPECIALISTS = "specialists.json"
 
 
 @dataclass(frozen=True)
@@ -246,22 +244,18 @@ def report(config: ReportConfig) -> Path:
     Raises:
         GridError: when the folder is neither, or has no such test set.
     """
+    resampling = Resampling(config.confidence, config.resamples, config.seed)
     if is_distillation(config.folder):
         from tutelage.experiments.reports.distill_report import report_distillation
 
-        return report_distillation(
-            config.folder,
-            config.out,
-            config.test_set,
-            Resampling(config.confidence, config.resamples, config.seed),
-        )
+        return report_distillation(config.folder, config.out, config.test_set, resampling)
+    if (config.folder / SPECIALISTS).exists():
+        from tutelage.experiments.reports.specialists_report import report_specialists
+
+        return report_specialists(config.folder, config.out, resampling)
     grid = read_grid(config.folder)
     check_name("test set", config.test_set or grid.primary, grid.test_sets)
-    how: dict[str, Any] = {
-        "confidence": config.confidence,
-        "resamples": config.resamples,
-        "seed": config.seed,
-    }
+    how = asdict(resampling)
     rows = summary_table(grid, test_set=config.test_set, **how)
     drawn = {student: pictures(grid, student, config) for student in grid.students}
     said = {

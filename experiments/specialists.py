@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+DESCRIPTION = "specialists.json"
+"""Makes a folder one of `tutelage specialists`."""
+
+TRAINING = "tutelage.experiments.trainings.specialists"
 
 PRESETS: dict[str, dict[str, int]] = {
     "quick": {
@@ -81,6 +87,8 @@ class SpecialistsConfig:
     """Distil the last specialists also into a student that sees a camera, with so many frames; 0: do not."""
     episodes: int = 512
     """Episodes of an evaluation, on training and on held-out tasks each."""
+    workers: int = 1
+    """Seeds at work at the same time, each in a process of one thread."""
     device: str = "cpu"
     """cpu or cuda."""
 
@@ -93,6 +101,16 @@ class SpecialistsConfig:
         """Where the seeds of this task lie."""
         return self.out or Path("runs") / f"specialists-{self.task.replace(':', '.').replace('/', '-')}"
 
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> SpecialistsConfig:
+        """The inverse of `to_json`."""
+        paths = {k: Path(values[k]) for k in ("out", "generalist") if values.get(k) is not None}
+        return SpecialistsConfig(**{**values, **paths})
+
     def filled(self) -> SpecialistsConfig:
         """The config with the preset's numbers where none are given.
 
@@ -102,7 +120,7 @@ class SpecialistsConfig:
         preset: dict[str, Any] = dict(PRESETS[self.preset])
         preset |= {name: given for name in preset if (given := getattr(self, name)) is not None}
         config = replace(self, **preset)
-        for name in (*preset, "seeds", "sampled_tasks", "episodes", "learning_rate"):
+        for name in (*preset, "seeds", "workers", "sampled_tasks", "episodes", "learning_rate"):
             if not getattr(config, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(config, name)}")
         if config.vision_frames < 0 or config.first_seed < 0:
@@ -120,26 +138,57 @@ def specialists(config: SpecialistsConfig) -> int:
         FolderError: when a folder is in use, or was made with another configuration.
     """
     from rich.console import Console
+    from rich.markup import escape
 
-    from tutelage.experiments.trainings.specialists_run import check_names, run_seed
+    from tutelage.envs.contract.state import write_json
+    from tutelage.experiments.report import ReportConfig, report
+    from tutelage.experiments.runs.grid import Charts, Member, provenance, run_grid
+    from tutelage.experiments.runs.locking import locked
+    from tutelage.experiments.runs.pool import Job
+    from tutelage.experiments.runs.records import read_json
+    from tutelage.experiments.trainings.specialists import check_names
 
     config = config.filled()
     check_names(config)
+    console, out = Console(), config.folder
     seeds = range(config.first_seed, config.first_seed + config.seeds)
-    results = [(seed, run_seed(config, seed, config.folder / f"seed-{seed}")) for seed in seeds]
-    console = Console()
-    console.print(results_table(config, results))
-    console.print(f"Everything is in {config.folder}", soft_wrap=True)
-    return 0
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a finished stage, or an empty dict."""
-    try:
-        values: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return values
+    with locked(out, patience=2.0):
+        described = {"task": config.task, "seeds": list(seeds), "config": config.to_json()}
+        write_json(
+            out / DESCRIPTION,
+            {"command": shlex.join(["tutelage", *sys.argv[1:]]), **provenance(), **described},
+        )
+        jobs = [
+            Job(
+                f"seed-{seed}",
+                f"{TRAINING}:train_specialists",
+                {"config": config.to_json(), "seed": seed},
+                1,
+                "arms",
+                again=True,
+            )
+            for seed in seeds
+        ]
+        members = [Member(f"seed-{seed}", "specialists", seed) for seed in seeds]
+        charts = Charts(
+            metrics={"training": "success of the newest arm on training tasks, %"},
+            curves={"training": "training"},
+            final={"success_on_training_tasks/distilled": "distilled"},
+            cells={
+                "Arms": {
+                    f"success on {k} tasks": [f"success_on_{k}_tasks/.*"] for k in ("training", "held_out")
+                }
+            },
+        )
+        failed = run_grid(out, jobs, members, charts, console, config.workers, preload=[TRAINING])
+        results = [
+            (seed, found) for seed in seeds if (found := read_json(out / f"seed-{seed}" / "results.json"))
+        ]
+        if results:
+            console.print(results_table(config, results))
+            console.print(escape(f"Report: {report(ReportConfig(out))}"), soft_wrap=True)
+    console.print(escape(f"Everything is in {out}"), soft_wrap=True)
+    return 1 if failed else 0
 
 
 def results_table(config: SpecialistsConfig, results: list[tuple[int, dict[str, Any]]]) -> Table:

@@ -108,6 +108,24 @@ class Episodes:
             {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()},
         )
 
+    @staticmethod
+    def joined(parts: Sequence[Episodes]) -> Episodes:
+        """Several batches, at least one, as one; of their scores those that all have."""
+
+        def join(name: str) -> NDArray[Any]:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        shared = [name for name in parts[0].scores if all(name in part.scores for part in parts)]
+        scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in shared}
+        results = (join("returns"), join("lengths"), join("successes"))
+        return Episodes(join("tasks"), *results, scores, join("ids"), join("environments"), join("started"))
+
+    @property
+    def success(self) -> float:
+        """Share of successes among the episodes that define success; NaN where none does."""
+        defined = self.successes[~np.isnan(self.successes)]
+        return float(defined.mean()) if len(defined) else math.nan
+
     def __len__(self) -> int:
         return len(self.tasks)
 

@@ -65,7 +65,7 @@ class Scores(Protocol):
         Args:
             ids: of the proposals, ``(n,)``.
             scores: name -> ``(n,)``, in units of return: ``pvl`` (positive value loss), ``gae_l1`` (mean
-                absolute advantage), ``max_mc``, ``mna``, ``td`` (mean absolute one-step error),
-                ``learnability``; see `tutelage.teachers.replay.regret_scores`.
+                absolute advantage), ``max_mc``, ``mna``, ``td`` (mean absolute one-step error), and what
+                they are made of; see `tutelage.teachers.replay.episode_scores.EpisodeScores`.
         """
         ...

@@ -150,3 +150,9 @@ class atomic_file:  # reads as a function
         else:
             with suppress(FileNotFoundError):
                 self.part.unlink()
+
+
+def write_json(path: str | Path, values: Mapping[str, Any]) -> None:
+    """Write JSON atomically."""
+    with atomic_file(path) as part:
+        part.write_text(json.dumps(values, indent=1))

@@ -14,9 +14,10 @@ from torch import Tensor
 from tutelage.envs.batched.looks.contact_sheet import contact_sheet, png_bytes, to_rgb
 from tutelage.envs.contract.state import atomic_file
 from tutelage.experiments.distill import DistillConfig, make_task
-from tutelage.experiments.trainings.distill_expert import EVALUATION_SEED
 from tutelage.experiments.trainings.distill_presets import main_looks
+from tutelage.experiments.trainings.expert import EVALUATION_SEED
 from tutelage.students.distillation.machinery.evaluation import deterministic
+from tutelage.students.torch_tools.play import play
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -131,20 +132,17 @@ def clip(config: DistillConfig, seed: int, expert: MLPExpert | None, student: Vi
     task = make_task(config, rows * starts, looks, seed, also_rgb=True)
     rng = np.random.default_rng(EVALUATION_SEED)
     tasks = np.tile(task.task_space.sample(rng, starts), (rows, 1))
-    obs_dict = task.start(torch.arange(rows * starts, device=task.device), tasks, [*range(starts)] * rows)
-    started = torch.ones(rows * starts, dtype=torch.bool, device=task.device)
-    over = torch.zeros_like(started)
     labels = [label for name in actors for label in [name, *[""] * (starts - 1)]]
-    frames = []
-    for _ in range(task.max_episode_length):
+    frames: list[Picture] = []
+
+    def watch(obs_dict: Mapping[str, Tensor], actions: Tensor, running: Tensor) -> None:
         frames.append(contact_sheet(obs_dict[f"{config.cameras[0]}/rgb"], starts, labels, scale=3))
-        answers = [act(obs_dict, started) for act in actors.values()]
-        actions = torch.cat([a[i * starts : (i + 1) * starts] for i, a in enumerate(answers)])
-        obs_dict, _, dones, _ = task.step(actions)
-        started = dones.bool()
-        over |= started
-        if bool(over.all()):
-            break
+
+    def act(obs_dict: Mapping[str, Tensor], started: Tensor) -> Tensor:
+        answers = [actor(dict(obs_dict), started) for actor in actors.values()]
+        return torch.cat([a[i * starts : (i + 1) * starts] for i, a in enumerate(answers)])
+
+    play(task, act, tasks, [*range(starts)] * rows, watch)
     task.close()
     return frames
 
@@ -155,21 +153,17 @@ def action_errors(task: VecTask, student: VisionStudent, expert: MLPExpert, seed
     Mean absolute difference of clipped actions over the steps of one episode in each environment; the
     expert's answers are not charged.
     """
-    count, act = task.num_envs, deterministic(student)
+    count = task.num_envs
     rng = np.random.default_rng([seed, 2])
     tasks, seeds = task.task_space.sample(rng, count), rng.integers(0, 2**31, count).tolist()
-    obs_dict = task.start(torch.arange(count, device=task.device), tasks, seeds)
-    started = torch.ones(count, dtype=torch.bool, device=task.device)
-    running = started.clone()
     total = torch.zeros(task.num_actions, dtype=torch.float64, device=task.device)
-    steps, queries = 0, expert.queries
-    for _ in range(task.max_episode_length):
-        actions = act(obs_dict, started)
+    queries = expert.queries
+
+    def watch(obs_dict: Mapping[str, Tensor], actions: Tensor, running: Tensor) -> None:
+        nonlocal total
         total += ((actions - expert.act(obs_dict)).abs() * running[:, None]).sum(0)
-        steps += int(running.sum())
-        obs_dict, _, dones, _ = task.step(actions)
-        started = dones.bool()
-        running &= ~started
+
+    episodes = play(task, deterministic(student), tasks, seeds, watch)
     expert.queries = queries
-    found: list[float] = (total / steps).tolist()
-    return found
+    errors: list[float] = (total / int(episodes.lengths.sum())).tolist()
+    return errors

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.experiments.runs.reading import FloatArray, GridError
-from tutelage.experiments.runs.records import read_status
+from tutelage.experiments.runs.records import read_json, read_status, read_table
 from tutelage.experiments.trainings.distill_methods import METHODS
 
 DESCRIPTION = "distill.json"
@@ -116,7 +116,7 @@ def read_distillation(folder: Path) -> Distillation:
     """
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
-        cells = asked(description)
+        cells = cells_of(description)
         test_sets, baseline = tuple(description["test_sets"]), str(description["baseline"])
     except FileNotFoundError:
         raise GridError(f"{folder} has no {DESCRIPTION}; give a folder of `tutelage distill`") from None
@@ -124,7 +124,7 @@ def read_distillation(folder: Path) -> Distillation:
         raise GridError(f"{folder / DESCRIPTION} cannot be understood ({error!r})") from None
     experts = {}
     for seed in sorted({seed for _, seed in cells}):
-        if found := _json(folder / "experts" / f"seed-{seed}" / "results.json"):
+        if found := read_json(folder / "experts" / f"seed-{seed}" / "results.json"):
             experts[seed] = found
     runs = tuple(_read_run(folder, method, seed, test_sets) for method, seed in cells)
     methods = tuple(dict.fromkeys(method for method, _ in cells))
@@ -132,44 +132,31 @@ def read_distillation(folder: Path) -> Distillation:
     return Distillation(folder, description, test_sets, methods, baseline, runs, experts)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found
-
-
 def _read_run(folder: Path, method: str, seed: int, test_sets: tuple[str, ...]) -> Run:
     cell = folder / method / f"seed-{seed}"
     status = read_status(cell)
     state, message = str(status.get("state", "missing")), str(status.get("message", ""))
-    results = _json(cell / "results.json") if state == "finished" else {}
+    results = read_json(cell / "results.json") if state == "finished" else {}
     if state == "finished" and not results:
         state, message = "failed", "its results.json is missing or damaged"
-    expert = _json(folder / "experts" / f"seed-{seed}" / "results.json")
+    expert = read_json(folder / "experts" / f"seed-{seed}" / "results.json")
     charged = float(expert.get("seconds", 0.0)) if METHODS[method].expert != "nothing" else 0.0
     curves = {}
     try:
         curves = _read_curves(cell / "evaluations.parquet", charged, test_sets)
     except (OSError, KeyError, ValueError) as error:
         message = message or f"its evaluations cannot be read: {error}"
-    return Run(method, seed, cell, state, message, results, curves, _json(cell / "config.json"))
+    return Run(method, seed, cell, state, message, results, curves, read_json(cell / "config.json"))
 
 
 def _read_curves(
     path: Path, charged: float, test_sets: tuple[str, ...]
 ) -> dict[str, tuple[FloatArray, FloatArray, FloatArray]]:
     """Curves of one run; `charged` are the expert's seconds."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not path.exists():
-        return {}
     try:
-        table = pq.read_table(path)
-    except pa.ArrowException as error:
-        raise ValueError(str(error).splitlines()[0]) from None
+        table = read_table(path)
+    except FileNotFoundError:
+        return {}
     names = np.array(table["test_set"].to_pylist(), dtype=object)
     share = table["share"].to_numpy()
     curves = {}
@@ -186,7 +173,7 @@ def _read_curves(
     return curves
 
 
-def asked(description: Mapping[str, Any]) -> list[tuple[str, int]]:
+def cells_of(description: Mapping[str, Any]) -> list[tuple[str, int]]:
     """Method and seed of every cell that any command of a folder asked for: method by method, by seed."""
     runs = description["runs"]
     methods = dict.fromkeys(method for run in runs for method in run["methods"])

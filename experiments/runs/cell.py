@@ -1,289 +1,217 @@
-"""Training one cell of a comparison: one student, one task teacher, one seed, in a folder of its own.
+"""One run in its folder: train to the next evaluation, evaluate, write down, save; and go on after a kill.
 
-The run goes in stages: train up to the next evaluation, evaluate, write a checkpoint. A killed run continues
-from the last stage, with identical numbers. Environments whose state cannot be saved therefore begin new
-episodes with every stage; those that can be saved carry theirs on.
+This is the only loop there is: students under task teachers, distilled students, experts, cloned students and
+specialists are all a `tutelage.experiments.runs.training.Training` in it. A killed run continues from its last
+checkpoint with identical numbers.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-import traceback
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger
 
-from tutelage.envs.batched.adaptors.sb3 import SB3VecTask
 from tutelage.envs.contract.episodes import Episodes
-from tutelage.envs.contract.state import load_state, save_state
-from tutelage.envs.contract.tasks import BoxTasks
-from tutelage.envs.contract.taught import TaughtVecEnv
-from tutelage.experiments.runs.config import CellConfig, hyperparameters
+from tutelage.envs.contract.state import write_json
+from tutelage.envs.contract.tasks import TaskSpace
 from tutelage.experiments.runs.locking import check_same_config, locked
-from tutelage.experiments.runs.records import RunRecord, read_status, write_json
-from tutelage.experiments.tensorboard.clips import clip_tasks, record_clip
-from tutelage.experiments.tensorboard.grid_log import RunLog, SB3Output
-from tutelage.experiments.tensorboard.pictures import task_space_picture
-from tutelage.experiments.worlds.catalogue import build_task_teacher, make_eval_venv, make_venv, task_env_card
-from tutelage.students.sb3.checkpoint import load_student, save_student, untouched_generators
-from tutelage.students.sb3.evaluation import evaluate
-from tutelage.students.sb3.student import make_student, train_until
+from tutelage.experiments.runs.records import RunRecord, read_status
+from tutelage.experiments.runs.report import Report
+from tutelage.experiments.runs.training import Costs, Training
+from tutelage.experiments.tensorboard.event_log import RunLog
+from tutelage.students.sb3.checkpoint import untouched_generators
 
-EVALUATION_SEED = 10_000  # the same in all cells: their evaluations meet the same random numbers
-PROPOSALS_SHOWN = 400  # a task-space picture shows this many recent episodes
-CLIPS_AT = (0.25, 0.5, 1.0)  # fractions of the training after which clips are recorded
+CHECKPOINTS = "checkpoints"
+"""Folder, in the run's, that a killed run continues from."""
+
+EVALUATION_SEED = 10_000  # of test episodes: the same in all runs
+STATUS_EVERY = 0.5  # seconds
 
 
-def run_cell(config: CellConfig, folder: Path) -> None:
+def run_cell(
+    make: Callable[[], Training],
+    description: Mapping[str, Any],
+    folder: Path,
+    *,
+    undecisive: tuple[str, ...] = (),
+    save_every: float | None = None,
+    complete: Callable[[], None] | None = None,
+) -> None:
     """Train a cell to its end, from its last checkpoint if it has one.
+
+    Args:
+        make: builds the training; called where there is something left to do.
+        description: all that decides its results, for ``config.json``.
+        folder: of the run.
+        undecisive: keys of the description that decide no number.
+        save_every: seconds between checkpoints, of trainings that can be saved in mid-stage; None: after each
+            evaluation.
+        complete: called for a run that had finished before: adds what it may lack.
 
     Raises:
         FolderError: when the folder belongs to another configuration or is in use.
         StateError: when the checkpoint is damaged.
     """
-    torch.set_num_threads(1)
     with locked(folder):
-        # Clips decide no number.
-        check_same_config(folder / "config.json", config.to_json(), ignore=("clips",))
+        check_same_config(folder / "config.json", dict(description), ignore=undecisive)
         if read_status(folder).get("state") != "finished":
-            CellRun(config, folder).train()
+            Run(make(), folder, save_every).train()
+        elif complete is not None:
+            complete()
 
 
-def load_trained(folder: str | Path) -> BaseAlgorithm:
-    """Load the student of a finished cell, to act or to evaluate: an SB3 model with its normaliser.
+def score_of(episodes: Episodes) -> float:
+    """Percentage of mastered tasks, or the mean return where success is not defined."""
+    defined = episodes.successes[~np.isnan(episodes.successes)]
+    return 100 * float(defined.mean()) if len(defined) else float(episodes.returns.mean())
+
+
+class Run:
+    """One training, its record and its logs.
 
     Args:
-        folder: the cell's, e.g. ``runs/quick/ppo/alp-gmm/seed-0``.
-
-    Raises:
-        FileNotFoundError: when the cell has not finished.
-        StateError: when its files are damaged.
+        training: freshly built.
+        folder: of the run.
+        save_every: see `run_cell`.
     """
-    folder = Path(folder)
-    config = CellConfig.from_json(json.loads((folder / "config.json").read_text()))
-    model = CellRun(config, folder).model
-    load_student(folder / "student", model, replay_buffer=False)
-    return model
 
-
-class CellRun:
-    """Student, task teacher, environments and record of one cell, put together and trained."""
-
-    def __init__(self, config: CellConfig, folder: Path) -> None:
-        self.config, self.folder = config, folder
-        self.card = task_env_card(config.env)
-        student = config.student_config
-        venv = make_venv(self.card, student.n_envs, student.workers)
-        self.eval_venv = make_eval_venv(self.card)
-        self.test_sets = self.card.test_sets()
-        self.task_teacher = build_task_teacher(
-            config.task_teacher,
-            self.card,
-            self.eval_venv.task_space,
-            np.random.default_rng([config.seed, 1]),
-            config.task_teacher_config,
-        )
-        self.taught = TaughtVecEnv(venv, self.task_teacher, on_episodes=self._on_episodes)
-        self.model = make_student(student, self.taught, seed=self._seed("student"), total_steps=config.steps)
-        self.record = RunRecord(folder, self.taught.task_space, config.steps)
-        self.seconds = {"environment": 0.0, "student": 0.0, "task_teacher": 0.0, "evaluation": 0.0}
-        self._picture_failed = False
-        self._clip_step = 0.0  # fraction of the training done when clips were last thought of
-
-    @property
-    def step(self) -> int:
-        """Environment steps trained so far."""
-        return self.model.num_timesteps
+    def __init__(self, training: Training, folder: Path, save_every: float | None = None) -> None:
+        self.training, self.folder, self.save_every = training, folder, save_every
+        space: TaskSpace | None = getattr(training, "task_space", None)
+        self.record = RunRecord(folder, space)
+        self.evaluated = 0  # evaluations made, or passed over because a round went beyond two
+        self._saved = time.monotonic()
 
     def train(self) -> None:
-        """Resume, then train and evaluate in turn until the end."""
-        resumed = self._resume()
-        self.log = RunLog(self.folder, purge_step=self.step + 1 if resumed else None)
-        if not resumed:
-            self.log.hparams(hyperparameters(self.config))
-        self.model.set_logger(Logger(folder=None, output_formats=[SB3Output(self.log)]))
-        if not resumed:
-            self._evaluate()
-            self._checkpoint()
-        while self.step < self.config.steps:
-            self._train_stage()
-            self._evaluate()
-            self._checkpoint()
-        save_student(self.folder / "student", self.model, replay_buffer=False)
-        self.log.close()
-        self.record.status("finished", self.step)
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        """Resume, then train, evaluate and save in turn until the end."""
+        training = self.training
+        with ExitStack() as stack:
+            stack.callback(training.close)
+            resumed = self._resume()
+            log = RunLog(self.folder, purge_step=training.step + 1 if resumed else None)
+            self.report = Report(self.folder, self.record, log, self._on_progress)
+            stack.callback(self.report.close)
+            if not resumed:
+                log.hparams(training.hyperparameters())
+            self._status("running")
+            while self.evaluated < len(training.evaluations):
+                share = training.evaluations[self.evaluated]
+                untrained = share == 0 and training.evaluates_untrained
+                if not untrained and (training.spent < share or training.step == 0):
+                    training.advance(share, self.report)
+                if self.save_every is not None and share == 1:
+                    self._checkpoint()  # what follows takes minutes where episodes are many
+                self._evaluate()
+                if self.save_every is None:
+                    self._checkpoint()
+            results = training.finish(self.report)
+            self.record.finish()
+            self._write_timings()
+            if results:
+                write_json(self.folder / "results.json", results)
+        self._status("finished")
+        shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
 
-    def _train_stage(self) -> None:
-        stage = self.step // self.config.evaluate_every
-        new_episodes = stage == 0 or not self.taught.saves_episodes
-        if new_episodes:
-            self.taught.seed(self._seed("environments", stage))
-        environment, teaching = self.taught.environment_seconds, self.taught.task_teacher_seconds
-        began = time.perf_counter()
-        until = min((stage + 1) * self.config.evaluate_every, self.config.steps)
-        train_until(self.model, until, _Watch(self), new_episodes)
-        spent = {
-            "environment": self.taught.environment_seconds - environment,
-            "task_teacher": self.taught.task_teacher_seconds - teaching,
-        }
-        spent["student"] = time.perf_counter() - began - sum(spent.values())
-        for name, value in spent.items():
-            self.seconds[name] += value
+    def _on_progress(self, saveable: bool = False) -> None:
+        """Write the status; where the training can be saved, and that is due, save it."""
+        self._status("running", STATUS_EVERY)
+        share = self.training.evaluations[self.evaluated]
+        if saveable and self.save_every is not None and self.training.spent < max(share, 1e-12):
+            if time.monotonic() - self._saved >= self.save_every:
+                self._checkpoint()
 
     def _evaluate(self) -> None:
-        """Evaluate on every test set; log scores, pictures and clips."""
-        began = time.perf_counter()
+        """Evaluate all policies on the test sets; note, score and log the student's episodes."""
+        training, record = self.training, self.record
+        passed = bisect_right(training.evaluations, min(training.spent, 1.0))
+        self.evaluated = max(self.evaluated + 1, passed)
+        share = training.evaluations[self.evaluated - 1]
+        progress = training.progress
+        at = round(share * progress.total) if progress.unit == "seconds" else int(progress.at)
+        results: dict[str, dict[str, Episodes]] = {}
         with untouched_generators():
-            results = {
-                name: evaluate(self.model, self.eval_venv, tasks, EVALUATION_SEED)
-                for name, tasks in self.test_sets.items()
-            }
-            for name, episodes in results.items():
-                self.record.add_evaluation(self.step, name, episodes)
-                scores = {f"evaluation/{name}/return": float(episodes.returns.mean())}
-                if not np.isnan(episodes.successes).all():
-                    scores[f"evaluation/{name}/mastered_pct"] = 100 * float(np.nanmean(episodes.successes))
-                self.log.scalars(scores, self.step)
-            primary = results[self.card.primary_test_set]
-            self.record.scores.append((self.step, _score(primary)))
-            self.log.scalars(self._shares(), self.step)
-            try:
-                self._log_pictures(results)
-            except Exception:  # whatever a user's render() or picture() does, training goes on
-                if not self._picture_failed:
-                    traceback.print_exc()
-                    print("pictures could not be drawn; training goes on without", flush=True)
-                self._picture_failed = True
-        self.seconds["evaluation"] += time.perf_counter() - began
-
-    def _log_pictures(self, results: dict[str, Episodes]) -> None:
-        name = self.card.picture_test_set
-        episodes = results[name]
-        mastery = np.where(np.isnan(episodes.successes), episodes.returns, episodes.successes)
-        space = self.taught.task_space
-        if isinstance(space, BoxTasks):
-            tasks, returns = self.record.recent(PROPOSALS_SHOWN)
-            shown = self.task_teacher.picture() if hasattr(self.task_teacher, "picture") else {}
-            picture = task_space_picture(space, tasks, returns, shown, episodes.tasks, mastery)
-            self.log.image("task_space", picture, self.step)
-        before, now = self._clip_step, self.step / self.config.steps
-        self._clip_step = now
-        if self.config.clips and self.card.renders and any(before < at <= now for at in CLIPS_AT):
-            for label, index in clip_tasks(episodes.tasks, mastery).items():
-                env = self.card.make("rgb_array")
-                frames = record_clip(env, self._policy(), episodes.tasks[index], EVALUATION_SEED + index)
-                self.log.clip(f"student/{label}", frames, self.step)
-
-    def _policy(self) -> Callable[[Any], Any]:
-        """The deterministic student for one unvectorised environment."""
-        normalizer = self.model.get_vec_normalize_env()
-        memory: list[Any] = [None, np.ones(1, dtype=bool)]
-
-        def act(observation: Any) -> Any:
-            inputs = observation if normalizer is None else normalizer.normalize_obs(observation)
-            action, memory[0] = self.model.predict(inputs, memory[0], memory[1], deterministic=True)
-            memory[1] = np.zeros(1, dtype=bool)
-            return action
-
-        return act
-
-    def _shares(self) -> dict[str, float]:
-        """What the seconds went to, for TensorBoard."""
-        total = max(self.record.seconds, 1e-9)
-        shares = {f"time/{name}_share": value / total for name, value in self.seconds.items()}
-        return {**shares, "time/steps_per_second": self.step / total}
+            for policy, play in training.policies().items():
+                student = not results
+                results[policy] = {}
+                for name in training.test_sets(share == 1):
+                    began = time.perf_counter()
+                    results[policy][name] = episodes = play(name, share == 1)
+                    record.evaluation_seconds += time.perf_counter() - began
+                    training.costs.evaluation += int(episodes.lengths.sum())
+                    if student:
+                        seconds = getattr(training, "seconds", None)
+                        record.add_evaluation(
+                            training.step,
+                            name,
+                            episodes,
+                            seconds=record.seconds if seconds is None else seconds,
+                            share=share,
+                            charged=training.costs.charged,
+                        )
+                        record.curves.setdefault(name, []).append((at, score_of(episodes)))
+            mine = next(iter(results.values()))
+            if mine:
+                record.scores.append((at, score_of(next(iter(mine.values())))))
+            self.report.scalars(training.scores(mine), training.step)
+            began = time.perf_counter()
+            training.evaluated(results, self.report)
+            record.evaluation_seconds += time.perf_counter() - began
 
     def _checkpoint(self) -> None:
-        """Write the record and then the checkpoint; the one before is deleted last."""
+        """Write the record, then save the training; what the checkpoint has behind it is never logged again."""
         self.record.write()
-        seconds = {**self.seconds, "total": self.record.seconds}
-        seconds["other"] = seconds["total"] - sum(self.seconds.values())
-        episodes = len(self.record.episodes.columns()["return"])
-        write_json(
-            self.folder / "timings.json", {"seconds": seconds, "steps": self.step, "episodes": episodes}
-        )
-        parent = self.folder / "checkpoints"
-        draft = parent / "draft"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        save_student(draft, self.model)
+        self._write_timings()
+        self.report.flush()
         state = {
-            "task_teacher": self.task_teacher.state_dict(),
-            "scores": self.record.scores,
-            "seconds": seconds,
-            "clip_step": self._clip_step,
-            "episodes": self.taught.state_dict() if self.taught.saves_episodes and self.step else None,
+            "record": self.record.state_dict(),
+            "evaluated": self.evaluated,
+            "costs": {f.name: getattr(self.training.costs, f.name) for f in fields(Costs)},
         }
-        save_state(draft / "run.npz", state)
-        older = _checkpoints(parent)
-        self.log.flush()  # what the checkpoint has behind it is never logged again
-        draft.rename(parent / f"step-{self.step}")
-        for folder in older:
-            shutil.rmtree(folder)
-        self.record.status("running", self.step)
+        self.training.save(self.folder / CHECKPOINTS, state)
+        self._saved = time.monotonic()
+        self._status("running")
 
     def _resume(self) -> bool:
         """Load the last checkpoint; tell whether there was one."""
-        found = _checkpoints(self.folder / "checkpoints")
-        if not found:
+        state = self.training.load(self.folder / CHECKPOINTS)
+        if state is None:
             return False
-        load_student(found[-1], self.model)
-        state = load_state(found[-1] / "run.npz")
-        self.task_teacher.load_state_dict(state["task_teacher"])
-        if state["episodes"] is not None:
-            self.taught.load_state_dict(state["episodes"])
-        self.seconds = {name: state["seconds"][name] for name in self.seconds}
-        self._clip_step = state["clip_step"]
-        self.record.resume(self.step, state["seconds"]["total"], state["scores"])
+        self.record.load_state_dict(state["record"])
+        self.evaluated = state["evaluated"]
+        for name, value in state["costs"].items():
+            setattr(self.training.costs, name, value)
+        print(f"continues at {self.training.step:,}", flush=True)
         return True
 
-    def _seed(self, purpose: str, index: int = 0) -> int:
-        """A seed for one purpose, from the cell's; environment *i* adds *i*, so leave room below 2^31."""
-        words = [self.config.seed, *purpose.encode(), index]
-        return int(np.random.SeedSequence(words).generate_state(1)[0]) >> 2
+    def _write_timings(self) -> None:
+        """Write what the seconds went to, and all costs."""
+        costs = self.training.costs
+        seconds = {**costs.seconds, "evaluation": self.record.evaluation_seconds, "total": self.record.seconds}
+        seconds["other"] = seconds["total"] - sum(v for k, v in seconds.items() if k != "total")
+        episodes = self.record.episodes
+        written = {
+            "seconds": seconds,
+            "steps": self.training.step,
+            "episodes": -1 if episodes is None else episodes.rows,
+            "costs": costs.to_json(),
+        }
+        write_json(self.folder / "timings.json", written)
 
-    def _on_episodes(self, episodes: Episodes) -> None:
-        self.record.add_episodes(self.step + self.taught.num_envs, episodes)
-
-
-class _Watch(BaseCallback):
-    """Reports progress while SB3 trains, and logs what the task teacher has to say."""
-
-    def __init__(self, run: CellRun) -> None:
-        super().__init__()
-        self.run = run
-        self._every = max(1, run.config.evaluate_every // 10)
-        self._logged = run.step // self._every
-
-    def _on_step(self) -> bool:
-        self.run.record.status("running", self.num_timesteps, at_most_every=0.5)
-        if self.num_timesteps // self._every > self._logged:
-            self._logged = self.num_timesteps // self._every
-            metrics = self.run.task_teacher.metrics()
-            self.run.log.scalars({f"task_teacher/{k}": v for k, v in metrics.items()}, self.num_timesteps)
-            if isinstance(venv := self.run.taught.venv, SB3VecTask):  # reward terms, one by one
-                terms = {f"environment/{k}": v for k, v in venv.take_metrics().items()}
-                self.run.log.scalars(terms, self.num_timesteps)
-        return True
-
-
-def _score(episodes: Episodes) -> float:
-    """Percentage of mastered tasks, or the mean return where success is not defined."""
-    defined = ~np.isnan(episodes.successes)
-    return (
-        100 * float(episodes.successes[defined].mean()) if defined.any() else float(episodes.returns.mean())
-    )
-
-
-def _checkpoints(parent: Path) -> list[Path]:
-    """Complete checkpoints, the newest last."""
-    return sorted(parent.glob("step-*"), key=lambda folder: int(folder.name.removeprefix("step-")))
+    def _status(self, state: str, at_most_every: float = 0.0) -> None:
+        progress = self.training.progress
+        values = {
+            "state": state,
+            "step": int(progress.at),
+            "steps": int(progress.total),
+            "unit": progress.unit,
+            "frames": self.training.step,
+            "message": "",
+        }
+        self.record.status(values, at_most_every)

@@ -1,25 +1,25 @@
-"""The grid of `tutelage compare`: its description, its cells, its own curves."""
+"""The grid of any command: its jobs run side by side, its own curves over the seeds, its provenance."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-from dataclasses import asdict, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from tutelage.experiments.runs.config import CellConfig, GridConfig, folder_name, hyperparameters
-from tutelage.experiments.runs.locking import check_same_config
-from tutelage.experiments.runs.processes import Job, JobPool
-from tutelage.experiments.runs.records import write_json
-from tutelage.experiments.tensorboard.grid_log import GridLog
-from tutelage.experiments.worlds.catalogue import build_task_teacher, task_env_card
+from tutelage.experiments.runs.cell import CHECKPOINTS
+from tutelage.experiments.runs.executor import Executor, LocalProcesses
+from tutelage.experiments.runs.pool import Job, JobPool
+from tutelage.experiments.runs.records import read_status
+from tutelage.experiments.tensorboard.event_log import Layout
+from tutelage.experiments.tensorboard.grid_log import CELL_LAYOUT, GridLog
 
 PACKAGES = (
     "tutelage",
@@ -32,11 +32,13 @@ PACKAGES = (
     "box2d",
     "mujoco",
 )
+MADE = ("command", "created", "versions", "machine")
+"""Keys of a grid's description that say how it came about, not what it is."""
 
 
 def provenance() -> dict[str, Any]:
-    """What a grid was made with, and when: versions of packages, the machine."""
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    """When a grid was made, with which versions of packages, on which machine."""
+    versions = {name: _version(name) for name in PACKAGES}
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **versions},
@@ -44,125 +46,96 @@ def provenance() -> dict[str, Any]:
     }
 
 
-class GridRun:
-    """The cells of one grid in its folder: which are finished, which run, which failed.
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # not all have wheels for every Python
+        return "not installed"
 
-    Args:
-        grid: the comparison.
-        out: its folder.
-        command: what the user typed, for the report.
-        console: where progress is shown.
 
-    Raises:
-        FolderError: when the folder is of another comparison.
+@dataclass(frozen=True)
+class Member:
+    """A run of a grid, as its curves see it.
+
+    Attributes:
+        folder: relative to the grid's; its name in TensorBoard.
+        group: runs of one group differ by their seed alone.
+        seed: its seed.
+        hyperparameters: what distinguishes it.
     """
 
-    def __init__(self, grid: GridConfig, out: Path, command: str, console: Console) -> None:
-        self.grid, self.out, self.console = grid, out, console
-        self.card = task_env_card(grid.env)
-        self.cells = grid.cells()
-        check_same_config(
-            out / "grid.json",
-            self._description(command),
-            ignore=("command", "created", "versions", "machine"),
-        )
-        write_json(
-            out / "test_sets.json", {name: tasks.tolist() for name, tasks in self.card.test_sets().items()}
-        )
-
-    def run(self, workers: int) -> int:
-        """Train all cells that are not finished, `workers` at once; return how many failed."""
-        groups = list(dict.fromkeys(self._group(cell) for cell in self.cells))
-        log = GridLog(
-            self.out, {"score": f"{self.card.primary_test_set}: score (% mastered, else return)"}, groups
-        )
-        tag = f"evaluation/{self.card.primary_test_set}/mastered_pct"
-        log.hparams([hyperparameters(cell) for cell in self.cells], {tag: "mastered, %"})
-        cells = {cell.folder: cell for cell in self.cells}
-        jobs = [
-            Job(name, "tutelage.experiments.runs.worker:train_cell", cell.to_json(), cell.steps)
-            for name, cell in cells.items()
-        ]
-        pool = JobPool(
-            self.out,
-            jobs,
-            self.console,
-            preload=["tutelage.experiments.runs.cell"],
-            on_status=lambda job, status: self._log_scores(log, cells[job.name], status),
-            on_finished=lambda folder: shutil.rmtree(folder / "checkpoints", ignore_errors=True),
-        )
-        try:
-            return len(pool.run(workers))
-        finally:
-            log.close()
-
-    def _log_scores(self, log: GridLog, cell: CellConfig, status: dict[str, Any]) -> None:
-        """Bring the grid's own charts up to the cell's evaluations."""
-        for step, score in status.get("scores", []):
-            log.update(step, self._group(cell), {"score": {cell.seed: score}})
-
-    def _group(self, cell: CellConfig) -> str:
-        """The cell's task teacher, and its student where there are several; its run in TensorBoard."""
-        teacher = folder_name(cell.task_teacher)
-        return teacher if len(self.grid.students) == 1 else f"{folder_name(cell.student)}/{teacher}"
-
-    def _description(self, command: str) -> dict[str, Any]:
-        space = self.card.task_space()
-        teachers = {}
-        for name, overrides in self.grid.task_teachers.items():
-            teacher = build_task_teacher(name, self.card, space, np.random.default_rng(0), overrides)
-            config = getattr(teacher, "config", None)
-            teachers[name] = (
-                _plain(asdict(config)) if is_dataclass(config) and not isinstance(config, type) else {}
-            )
-        return {
-            "command": command,
-            **provenance(),
-            "env": {
-                "name": self.card.name,
-                "id": self.card.env_id,
-                "kwargs": {},
-                "summary": self.card.summary,
-                "task_space": space.to_json(),
-                "primary_test_set": self.card.primary_test_set,
-                "mastered": self.card.mastered,
-                "return_range": self.card.return_range,
-            },
-            "task_teachers": teachers,
-            "baseline": self.grid.baseline,
-            "students": {name: asdict(config) for name, config in self.grid.students.items()},
-            "seeds": list(self.grid.seeds),
-            "steps": self.grid.steps,
-            "evaluate_every": self.grid.evaluate_every,
-        }
+    folder: str
+    group: str
+    seed: int
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+@dataclass(frozen=True)
+class Charts:
+    """What TensorBoard shows of a whole grid.
+
+    Attributes:
+        metrics: metric -> title of its chart over the seeds, the most important first.
+        curves: test set, as in the ``curves`` of a run's status -> the metric that it is a curve of.
+        final: scalar tag of the runs -> column of the HParams tab.
+        cells: charts of the single runs.
+    """
+
+    metrics: Mapping[str, str]
+    curves: Mapping[str, str]
+    final: Mapping[str, str]
+    cells: Layout = field(default_factory=lambda: CELL_LAYOUT)
 
 
-def print_summary(out: Path, console: Console) -> None:
-    """Print the table of the comparison."""
-    from rich.table import Table
+def run_grid(
+    out: Path,
+    jobs: Sequence[Job],
+    members: Iterable[Member],
+    charts: Charts,
+    console: Console,
+    workers: int,
+    *,
+    preload: Sequence[str] = (),
+    executor: Executor | None = None,
+) -> list[Job]:
+    """Run all jobs that are not finished, `workers` at once, and keep the grid's curves up to date.
 
-    from tutelage.experiments.reports.summary import readable, summary_table
-    from tutelage.experiments.runs.reading import read_grid
+    Args:
+        out: the grid's folder.
+        jobs: in the order in which they are to begin.
+        members: all runs of the folder whose curves are shown, those of earlier commands too.
+        charts: of TensorBoard.
+        console: where progress is shown.
+        workers: how many at once.
+        preload: modules that all jobs need.
+        executor: where they run; default: processes of this machine.
 
-    grid = read_grid(out)
-    figures = summary_table(grid)
-    rows = [readable(row) for row in figures]
-    left_out = ("mean", "return", "area", "seconds")  # these are in the report
-    heads = [head for head in rows[0] if not head.startswith(left_out) and not head.endswith(left_out[:2])]
-    if len({row["student"] for row in rows}) == 1:
-        heads.remove("student")
-    steps = " and ".join(f"{step:,}" for step in dict.fromkeys(row["step"] for row in figures))
-    table = Table(*heads, title=f"{grid.env['name']}, at step {steps}")
-    for row in rows:
-        table.add_row(*(row[head] for head in heads))
-    console.print(table)
+    Returns:
+        The jobs that failed.
+    """
+    by_name = {member.folder: member for member in members}
+    groups = list(dict.fromkeys(member.group for member in by_name.values()))
+    log = GridLog(out, charts.metrics, groups, cells=charts.cells)
+    log.hparams([member.hyperparameters for member in by_name.values()], charts.final)
+
+    def show(member: Member, status: Mapping[str, Any]) -> None:
+        for test_set, metric in charts.curves.items():
+            for step, score in status.get("curves", {}).get(test_set, []):
+                log.update(step, member.group, {metric: {member.seed: score}})
+
+    def on_status(job: Job, status: dict[str, Any]) -> None:
+        if job.name in by_name:
+            show(by_name[job.name], status)
+
+    mine = {job.name for job in jobs}
+    for member in by_name.values():
+        if member.folder not in mine:
+            show(member, read_status(out / member.folder))
+    try:
+        failed = JobPool(out, jobs, console, executor or LocalProcesses(preload), on_status).run(workers)
+    finally:
+        log.close()
+    for job in jobs:  # a kill may have come between a run's end and its tidying up
+        if read_status(out / job.name).get("state") == "finished":
+            shutil.rmtree(out / job.name / CHECKPOINTS, ignore_errors=True)
+    return failed

@@ -14,7 +14,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from tutelage.experiments.runs.records import write_json
+from tutelage.envs.contract.state import write_json
 
 
 class FolderError(RuntimeError):

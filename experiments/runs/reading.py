@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks, task_space_from_json
+from tutelage.experiments.runs.records import read_table
 
 FloatArray = NDArray[np.float64]
 
@@ -83,14 +84,11 @@ class Cell:
 
     def training_episodes(self) -> TrainingEpisodes | None:
         """Read its training episodes; None where the file is missing or damaged."""
-        import pyarrow
-        import pyarrow.parquet
-
         try:
-            table = pyarrow.parquet.read_table(self.folder / "episodes.parquet")
+            table = read_table(self.folder / "episodes.parquet")
             columns = {name: table.column(name).to_numpy() for name in table.column_names}
             plain = [np.asarray(columns[name], dtype=np.float64) for name in _EPISODE_COLUMNS]
-        except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException):
+        except (OSError, KeyError, TypeError, ValueError):
             return None
         tasks = [np.asarray(columns[name], np.float64) for name in columns if name.startswith("task/")]
         stacked = np.stack(tasks, axis=1) if tasks else np.empty((table.num_rows, 0))
@@ -257,13 +255,7 @@ def _read_json(path: Path) -> Any:
 
 def _read_evaluations(path: Path, test_sets: dict[str, FloatArray]) -> Evaluations:
     """Read one cell's evaluations; ValueError names what is wrong with the file."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise ValueError(f"evaluations.parquet cannot be read: {str(error).splitlines()[0]}") from None
+    table = read_table(path)
     if absent := [name for name in _EVALUATION_COLUMNS if name not in table.column_names]:
         raise ValueError(f"evaluations.parquet lacks the column(s) {', '.join(absent)}")
     data = {name: table.column(name).to_numpy() for name in _EVALUATION_COLUMNS if name != "test_set"}
@@ -310,13 +302,13 @@ def _read_cell(folder: Path, key: tuple[str, str, int], steps: int, sets: dict[s
     except (KeyError, TypeError, ValueError, AttributeError):
         state, message = "damaged", "status.json does not name its state"
     evaluations: Evaluations | None = None
-    if (folder / "evaluations.parquet").exists():
-        try:
-            evaluations = _read_evaluations(folder / "evaluations.parquet", sets)
-        except (ValueError, TypeError) as error:
-            state, message = "damaged", str(error)
-    elif state == "finished":
-        state, message = "damaged", "it is finished but has no evaluations.parquet"
+    try:
+        evaluations = _read_evaluations(folder / "evaluations.parquet", sets)
+    except FileNotFoundError:
+        if state == "finished":
+            state, message = "damaged", "it is finished but has no evaluations.parquet"
+    except (ValueError, TypeError) as error:
+        state, message = "damaged", str(error)
     timings: dict[str, float] = {}
     episodes = -1
     try:

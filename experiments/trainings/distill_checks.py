@@ -9,7 +9,7 @@ from tutelage.envs.batched.worlds.catalogue import vec_task_class
 from tutelage.experiments.distill import DistillConfig, given_expert, make_task
 from tutelage.experiments.trainings.distill_methods import METHODS
 from tutelage.experiments.trainings.distill_presets import CAMERAS, MODALITIES, PRESETS, default_stack
-from tutelage.experiments.trainings.distill_run import make_student, method_settings
+from tutelage.experiments.trainings.distilled_student import make_student, method_settings
 from tutelage.students.distillation.machinery.actor_critic import ActorCritic, check_augmentation
 from tutelage.teachers.experts.mlp_expert import check_expert, unknown
 

@@ -6,18 +6,17 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tutelage.envs.contract.state import write_json
 from tutelage.experiments.distill import DistillConfig, only
-from tutelage.experiments.reports.distill_results import DESCRIPTION, asked
-from tutelage.experiments.runs.grid import provenance
+from tutelage.experiments.reports.distill_results import DESCRIPTION, cells_of
+from tutelage.experiments.runs.grid import Charts, Member, provenance, run_grid
 from tutelage.experiments.runs.locking import FolderError, check_same_config
-from tutelage.experiments.runs.processes import Job, JobPool
-from tutelage.experiments.runs.records import read_status, write_json
-from tutelage.experiments.tensorboard.grid_log import GridLog
-from tutelage.experiments.trainings.distill_expert import expert_description, expert_name, expert_steps
+from tutelage.experiments.runs.pool import Job
 from tutelage.experiments.trainings.distill_methods import METHODS
 from tutelage.experiments.trainings.distill_presets import on_the_way, test_sets
-from tutelage.experiments.trainings.distill_record import planned
-from tutelage.experiments.trainings.distill_run import cell_description, hyperparameters
+from tutelage.experiments.trainings.distilled_student import cell_description, hyperparameters
+from tutelage.experiments.trainings.expert import expert_description, expert_name
+from tutelage.students.experts.expert_training import DEFAULT_STEPS, STEPS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from tutelage.experiments.tensorboard.event_log import Layout
 
 PRELOAD = (
-    "tutelage.experiments.trainings.distill_run",
+    "tutelage.experiments.trainings.distilled_student",
     "tutelage.envs.batched.cameras.cpu_cameras",
     "tutelage.envs.contract.taught",
     "pandas",
@@ -64,15 +63,14 @@ class DistillGrid:
     Args:
         config: with all that preset and task decide filled in.
         command: what the user typed, for the report.
-        console: where progress is shown.
 
     Raises:
         FolderError: when the folder is of another task or other test sets, or a cell was made with another
             configuration.
     """
 
-    def __init__(self, config: DistillConfig, command: str, console: Console) -> None:
-        self.config, self.out, self.console = config, config.folder, console
+    def __init__(self, config: DistillConfig, command: str) -> None:
+        self.config, self.out = config, config.folder
         self.cells = {
             f"{method}/seed-{seed}": (method, seed)
             for seed in config.seed_numbers
@@ -84,30 +82,21 @@ class DistillGrid:
         self._check()
         self._describe(command)
 
-    def run(self) -> list[Job]:
+    def run(self, console: Console) -> list[Job]:
         """Run all cells that are not finished, `workers` at once; return those that failed."""
         config = self.config
-        titles = {tag: f"success on {name}, %" for name, tag in self.curves.items()}
-        log = GridLog(self.out, titles, config.method, cells=CELL_LAYOUT)
-        name, main = next(iter(self.curves.items()))
-        described = [hyperparameters(config, method, seed) for method, seed in self.cells.values()]
-        log.hparams(described, {f"success_on_{main}/student": f"success on {name}"})
-
-        def show(method: str, seed: int, status: dict[str, Any]) -> None:
-            for name, tag in self.curves.items():
-                for step, score in status.get("curves", {}).get(name, []):
-                    log.update(step, method, {tag: {seed: score}})
-
-        def on_status(job: Job, status: dict[str, Any]) -> None:
-            if job.name in self.cells:
-                show(*self.cells[job.name], status)
-
-        for method, seed in asked(self.description):  # by earlier commands too
-            show(method, seed, read_status(self.out / method / f"seed-{seed}"))
-        try:
-            return JobPool(self.out, self.jobs(), self.console, PRELOAD, on_status).run(config.workers)
-        finally:
-            log.close()
+        members = [
+            Member(f"{method}/seed-{seed}", method, seed, hyperparameters(config, method, seed))
+            for method, seed in cells_of(self.description)  # of earlier commands too
+        ]
+        main, tag = next(iter(self.curves.items()))
+        charts = Charts(
+            metrics={tag: f"success on {name}, %" for name, tag in self.curves.items()},
+            curves=self.curves,
+            final={f"success_on_{tag}/student": f"success on {main}"},
+            cells=CELL_LAYOUT,
+        )
+        return run_grid(self.out, self.jobs(), members, charts, console, config.workers, preload=PRELOAD)
 
     def jobs(self) -> list[Job]:
         """Seed by seed: the expert, where a method has anything of it, then the students."""
@@ -116,8 +105,15 @@ class DistillGrid:
         for seed in config.seed_numbers:
             if asks:
                 values = {"config": config.to_json(), "seed": seed}
-                target = "tutelage.experiments.trainings.distill_expert:make_expert"
-                jobs.append(Job(expert_name(seed), target, values, expert_steps(config)))
+                target = "tutelage.experiments.trainings.expert:make_expert"
+                jobs.append(
+                    Job(
+                        expert_name(seed),
+                        target,
+                        values,
+                        config.expert_steps or STEPS.get(config.task, DEFAULT_STEPS),
+                    )
+                )
             for method in config.method:
                 name = f"{method}/seed-{seed}"
                 shown = (self.out / name / "pictures" / "saliency.png").exists()
@@ -125,9 +121,9 @@ class DistillGrid:
                 jobs.append(
                     Job(
                         name,
-                        "tutelage.experiments.trainings.distill_run:run_cell",
+                        "tutelage.experiments.trainings.distilled_student:distil_student",
                         {"config": cell.to_json(), "seed": seed},
-                        planned(config),
+                        int(config.budget["frames"] if config.seconds is None else config.seconds),
                         "frames" if config.seconds is None else "seconds",
                         after=(expert_name(seed),) if method in asks else (),
                         again=config.saliency and not shown,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from tutelage.envs.contract.state import StateDict, StateError
 from tutelage.students.datasets.dataset import Dataset
 from tutelage.students.datasets.dataset_files import DTYPES, ENDED, SUCCESS
 from tutelage.students.datasets.dataset_recording import VIEWS
 from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.learner import DEVIATION, LABEL, Learner, LearningConfig
+from tutelage.students.distillation.machinery.method import load_optimizer, optimizer_state
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, Ledger, OnProgress
 from tutelage.students.torch_tools.threads import torch_threads
 from tutelage.teachers.experts.mlp_expert import unknown
@@ -62,11 +63,18 @@ def clone_from(
     seed: int,
     on_progress: OnProgress | None = None,
 ) -> DistillationResult:
-    """Train a student on the expert's labels of recorded frames.
+    """Train a student by `DatasetCloning`, from the first round to the last; see there."""
+    return DatasetCloning(dataset, student, config, seed).run(on_progress)
+
+
+class DatasetCloning:
+    """A student's training on the expert's labels of recorded frames, round by round.
 
     A dataset that fits into the ring is read once, in order. Of a larger one, stretches of chunks are read in
     an order that is drawn anew for every pass, and the oldest in the ring make room; an episode that is under
     way where a stretch begins counts as begun there, which concerns stacked frames and memories alone.
+
+    It is saved and continued as distillation methods are, by `save_checkpoint` and `load_checkpoint`.
 
     Args:
         dataset: of `tutelage.students.datasets.dataset_recording.record`, or with its fields.
@@ -74,40 +82,85 @@ def clone_from(
         config: settings.
         seed: of minibatches, augmentation and the order of reading. The same dataset, student and seed give
             the same student on a CPU.
-        on_progress: called after every round; where it returns False, the training ends. Success is that of
-            the episodes that were read in the round, `rollout_seconds` those of reading, `action_error` NaN.
 
-    Returns:
-        What it cost; `frames` and `queries` are those of the dataset that were read, each counted once.
+    Attributes:
+        ledger: counts and clocks. Frames and queries are those of the dataset that were read, each counted
+            once; `rollout` seconds are those of reading; success is that of the episodes that were read;
+            action errors are NaN.
 
     Raises:
         ValueError: when the dataset lacks what the student sees, or its actions are of another size.
-        DatasetError: when a file is damaged.
-        RuntimeError: when the loss is no longer finite.
+        DatasetError: when a file is damaged; from `run` too.
     """
-    names = check_dataset(dataset, student)
-    generator = torch.Generator(student.device).manual_seed(seed)
-    learner = Learner(student, config.learning, generator)
-    budget = Budget(seconds=math.inf if config.seconds is None else config.seconds)
-    ledger = Ledger(budget, student.num_actions, student.device)
-    feed = _Feed(dataset, names, learner, ledger, config, seed)
-    with ledger.clock("rollout"), torch_threads(1):
-        feed.fill()
-    done, going = 0, True
-    while going and done < config.updates:
-        updates = min(config.round_updates, config.updates - done)
-        with ledger.clock("learning"), torch_threads(1):
-            learner.decay(max(done / config.updates, ledger.spent))
-            trained = 0
-            for _ in range(updates):
-                loss, frames = learner.update(feed.buffer)
-                ledger.add_update(loss, frames)
-                trained += frames
-        done += updates
-        going = ledger.report(on_progress, 1.0, learner.learning_rate)
-        with ledger.clock("rollout"), torch_threads(1):
-            feed.renew(trained)
-    return ledger.result()
+
+    def __init__(self, dataset: Dataset, student: VisionStudent, config: CloningConfig, seed: int) -> None:
+        names = check_dataset(dataset, student)
+        self.student, self.config = student, config
+        self.generator = torch.Generator(student.device).manual_seed(seed)
+        self.learner = Learner(student, config.learning, self.generator)
+        budget = Budget(seconds=math.inf if config.seconds is None else config.seconds)
+        self.ledger = Ledger(budget, student.num_actions, student.device)
+        self.feed = _Feed(dataset, names, self.learner, self.ledger, config, seed)
+
+    @property
+    def ring(self) -> FrameBuffer:
+        """The frames in memory."""
+        return self.feed.buffer
+
+    @property
+    def spent(self) -> float:
+        """The share of the budget that is used up; 1 and more is all of it."""
+        return max(self.ledger.updates / self.config.updates, self.ledger.spent)
+
+    def run(self, on_progress: OnProgress | None = None) -> DistillationResult:
+        """Go on until the budget is spent, or `on_progress` returns False; return what it cost.
+
+        Raises:
+            RuntimeError: when the loss is no longer finite.
+        """
+        going = self.spent < 1
+        while going:
+            with self.ledger.clock("rollout"), torch_threads(1):
+                self.feed.fill()
+            done = self.ledger.updates
+            with self.ledger.clock("learning"), torch_threads(1):
+                self.learner.decay(self.spent)
+                trained = 0
+                for _ in range(min(self.config.round_updates, self.config.updates - done)):
+                    loss, frames = self.learner.update(self.ring)
+                    self.ledger.add_update(loss, frames)
+                    trained += frames
+            self.feed.owe(trained)
+            going = self.ledger.report(on_progress, 1.0, self.learner.learning_rate) and self.spent < 1
+        return self.ledger.result()
+
+    def state_dict(self, frames: bool = True) -> StateDict:
+        """All that the following rounds depend on, by value; see `DistillationMethod.state_dict`."""
+        return {
+            "method": type(self).__name__,
+            "student": {name: tensor.detach().clone() for name, tensor in self.student.state_dict().items()},
+            "optimizer": optimizer_state(self.learner.optimizer),
+            "generator": self.generator.get_state(),
+            "ledger": self.ledger.state_dict(),
+            "ring": self.ring.state_dict(frames),
+            "feed": self.feed.state_dict(),
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue from a `state_dict` of the same dataset, student and config.
+
+        Raises:
+            StateError: when it is of something else, or damaged.
+        """
+        if state.get("method") != type(self).__name__:
+            raise StateError(f"the state is of {state.get('method')}; this is {type(self).__name__}")
+        self.ring.check_state(state["ring"])
+        self.student.load_state_dict(state["student"])
+        load_optimizer(self.learner.optimizer, state["optimizer"])
+        self.generator.set_state(state["generator"].cpu())
+        self.ledger.load_state_dict(state["ledger"])
+        self.ring.load_state_dict(state["ring"])
+        self.feed.load_state_dict(state["feed"])
 
 
 def check_dataset(dataset: Dataset, student: VisionStudent) -> dict[str, str]:
@@ -160,25 +213,50 @@ class _Feed:
         # An eighth of the ring: long enough for episodes, short enough to mix those of many tasks.
         self.stretch = max(1, self.buffer.steps // 8 // dataset.chunk_steps)
         self._order = torch.Generator().manual_seed(seed)
-        self._steps = self._pass(shuffled=not self.fits)
-        self._owed = 0.0  # frames that are to be renewed
+        self._begin_pass()
+        self._owed = float(self.buffer.steps * self.buffer.num_envs)  # frames that are to be read
 
     def fill(self) -> None:
-        """Fill the ring for the first time."""
-        for _ in range(self.buffer.steps):
-            self._add()
-
-    def renew(self, trained: int) -> None:
-        """Replace some frames, where there are others, after learning from so many."""
-        if self.fits:
-            return
-        self._owed += trained / self.samples_per_frame
+        """Read what is owed: the whole ring at first, then as much as was learnt from often enough."""
         while self._owed >= self.buffer.num_envs:
             self._owed -= self.buffer.num_envs
             self._add()
 
+    def owe(self, trained: int) -> None:
+        """Replace some frames in the next round, where there are others, after learning from so many."""
+        if not self.fits:
+            self._owed += trained / self.samples_per_frame
+
+    def state_dict(self) -> StateDict:
+        """Where in the order of reading it is."""
+        return {"pass": self._pass_began, "taken": self._taken, "owed": self._owed}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go on reading there: chunks that were passed are not read again."""
+        self._order.set_state(state["pass"])
+        self._begin_pass(state["taken"])
+        self._owed = state["owed"]
+
+    def _begin_pass(self, taken: int = 0) -> None:
+        """Draw the order of a pass over the dataset, and pass over its first steps."""
+        self._pass_began, self._taken = self._order.get_state(), taken
+        order = torch.arange(self.dataset.chunks)
+        if not self.fits:
+            parts = order.split(self.stretch)
+            drawn = torch.randperm(len(parts), generator=self._order).tolist()
+            order = torch.cat([parts[i] for i in drawn])
+        whole, rest = divmod(taken, self.dataset.chunk_steps)
+        # The chunk before tells whether an episode goes on in the next.
+        first = max(0, whole - 1)
+        self._steps = self.dataset.stream(order.tolist()[first:], self._wanted())
+        for _ in range((whole - first) * self.dataset.chunk_steps + rest):
+            next(self._steps)
+
     def _add(self) -> None:
+        if self._taken == self.dataset.steps:
+            self._begin_pass()
         values, started = next(self._steps)
+        self._taken += 1
         started = started.to(self.buffer.device)
         ended, success = (
             values.pop(name).to(self.buffer.device) if name in values else torch.zeros_like(started)
@@ -190,17 +268,6 @@ class _Feed:
         size = (len(started), self.learner.student.num_actions)
         self.ledger.add_step(ended, success, torch.full(size, math.nan, device=self.buffer.device))
         self.ledger.frames = self.ledger.queries = min(self.ledger.frames, self.dataset.frames)
-
-    def _pass(self, shuffled: bool) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        """All steps, again and again where they are shuffled."""
-        chunks = torch.arange(self.dataset.chunks)
-        while True:
-            order = chunks
-            if shuffled:
-                parts = chunks.split(self.stretch)
-                drawn = torch.randperm(len(parts), generator=self._order).tolist()
-                order = torch.cat([parts[i] for i in drawn])
-            yield from self.dataset.stream(order.tolist(), self._wanted())
 
     def _wanted(self) -> list[str]:
         ends = [name for name in (ENDED, SUCCESS) if name in self.dataset.fields]

@@ -64,7 +64,6 @@ if TYPE_CHECKING:
     from tutelage.students.distillation.kickstarting import KickstartingConfig as KickstartingConfig
     from tutelage.students.distillation.machinery.checkpoint import load_checkpoint as load_checkpoint
     from tutelage.students.distillation.machinery.checkpoint import save_checkpoint as save_checkpoint
-    from tutelage.students.distillation.machinery.evaluation import Evaluation as Evaluation
     from tutelage.students.distillation.machinery.evaluation import evaluate_student as evaluate_student
     from tutelage.students.distillation.machinery.frames import FrameBuffer as FrameBuffer
     from tutelage.students.distillation.machinery.learner import Learner as Learner

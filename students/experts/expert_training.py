@@ -7,33 +7,34 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from time import perf_counter
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-import torch
 
 from tutelage.envs.batched.task.vec_task import VecTask
 from tutelage.envs.batched.worlds.catalogue import vec_task_class
-from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.state import StateDict
 from tutelage.students.experts.expert_loading import expert_from_rsl_rl, expert_from_sb3, load_expert
-from tutelage.students.experts.expert_warm_start import config_like, warm_start
-from tutelage.students.rsl_rl.rsl_rl_policy import Progress, RslRlPPOConfig
-from tutelage.students.sb3.checkpoint import untouched_generators
+from tutelage.students.experts.expert_stages import (
+    ExpertProgress,
+    Monitor,
+    RslRlStage,
+    SB3Stage,
+    build_task_teacher,
+    test_episodes,
+)
+from tutelage.students.experts.expert_warm_start import config_like
+from tutelage.students.rsl_rl.rsl_rl_policy import RslRlPPOConfig
+from tutelage.students.sb3.checkpoint import global_generators, set_global_generators, untouched_generators
 from tutelage.students.sb3.config import StudentConfig
 from tutelage.students.sb3.presets import student_preset
+from tutelage.students.sb3.stages import load_stage, save_stage
 from tutelage.students.torch_tools.threads import torch_threads
-from tutelage.teachers import make_task_teacher
-from tutelage.teachers.experts.mlp_expert import MLPExpert, check_expert
+from tutelage.teachers.experts.mlp_expert import MLPExpert
 
 if TYPE_CHECKING:
-    from tutelage.envs.contract.interface import TaskTeacher
-    from tutelage.envs.contract.tasks import TaskSpace
-
-    AnyTaskTeacher = str | TaskTeacher | Callable[[TaskSpace, np.random.Generator], TaskTeacher]
+    from tutelage.students.experts.expert_stages import AnyTaskTeacher
 
 __all__ = ["ExpertProgress", "expert_from_rsl_rl", "expert_from_sb3", "load_expert", "train_expert"]
 
@@ -41,27 +42,158 @@ STEPS = {"reach": 300_000, "push-cube": 1_200_000, "ball-balance": 600_000, "stu
 """Environment steps of an expert's training, where a task needs more or fewer than `DEFAULT_STEPS`."""
 
 DEFAULT_STEPS = 3_000_000
-WINDOW = 256  # episodes, at least, that the running success is the mean of
-TEST_EPISODES = 256  # at least, of the finished expert
 
 
-@dataclass(frozen=True)
-class ExpertProgress:
-    """How far the training of an expert has come, after each roll-out.
+class ExpertTraining:
+    """The training of an expert, in stages that can be saved; `train_expert` goes through it at once.
+
+    Global generators come out of every call as they went in. On a CPU, the same arguments give the same
+    expert, however the training is cut into stages, and whether it was saved and loaded between them.
+
+    Args:
+        task_name, seed, steps, method, config, task_teacher, start_from, until_success, device, task_options:
+            as of `train_expert`.
 
     Attributes:
-        steps: environment steps so far, of all environments.
-        seconds: since training began.
-        episodes: finished so far.
-        success, mean_return: running means over the last episodes, with the exploration of training, on the
-            tasks of training; NaN before the first has ended.
+        steps: environment steps that it may take at most.
+        monitor: steps, seconds, running means.
+        saveable: whether it can be saved between two stages; with ``rsl_rl`` there is one stage alone.
+
+    Raises:
+        ValueError: as of `train_expert`.
     """
 
-    steps: int
-    seconds: float
-    episodes: int
-    success: float
-    mean_return: float
+    def __init__(
+        self,
+        task_name: str | type[VecTask],
+        *,
+        seed: int,
+        steps: int | None = None,
+        method: Literal["sb3", "rsl_rl"] = "sb3",
+        config: StudentConfig | RslRlPPOConfig | None = None,
+        task_teacher: AnyTaskTeacher = "random",
+        start_from: MLPExpert | None = None,
+        until_success: float | None = None,
+        device: str = "cpu",
+        task_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if method not in ("sb3", "rsl_rl"):
+            raise ValueError(f"unknown method {method!r} (known: sb3, rsl_rl)")
+        if until_success is not None and not 0 < until_success <= 1:
+            raise ValueError(f"until_success must be above 0 and at most 1, not {until_success}")
+        self.name = task_name if isinstance(task_name, str) else task_name.__name__
+        self.steps = STEPS.get(self.name, DEFAULT_STEPS) if steps is None else steps
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, not {steps}")
+        self.method, self.seed = method, seed
+        cls = vec_task_class(task_name) if isinstance(task_name, str) else task_name
+        options = {"threads": 1, **(task_options or {}), "device": device, "seed": seed}
+        self.monitor = Monitor(until_success)
+        kind = StudentConfig if method == "sb3" else RslRlPPOConfig
+        if config is not None and not isinstance(config, kind):
+            article = "a" if method == "sb3" else "an"
+            raise ValueError(
+                f"method {method!r} takes {article} {kind.__name__}, not {type(config).__name__}"
+            )
+        self._stage: SB3Stage | RslRlStage
+        with untouched_generators(), torch_threads(1):  # small networks gain nothing from more
+            if method == "sb3":
+                student = config if isinstance(config, StudentConfig) else student_preset(self.name, "ppo")
+                if start_from is not None:
+                    student = config_like(student, start_from)
+                self.task = cls(student.n_envs, **options)
+                proposer = build_task_teacher(task_teacher, self.task, seed)
+                student = replace(student, device=device)
+                self._stage = SB3Stage(
+                    self.task, student, self.steps, seed, proposer, start_from, self.monitor
+                )
+            else:
+                if start_from is not None:
+                    raise ValueError("start_from goes with method='sb3' only; leave it out")
+                settings = config if isinstance(config, RslRlPPOConfig) else None
+                count = settings.num_envs if settings else 256 if device == "cpu" else 2048
+                self.task = cls(count, **options)
+                taught = (
+                    None if task_teacher == "random" else build_task_teacher(task_teacher, self.task, seed)
+                )
+                self._stage = RslRlStage(self.task, settings, self.steps, seed, taught, self.monitor)
+            self._generators = global_generators()
+        self.saveable = isinstance(self._stage, SB3Stage)
+
+    @property
+    def step(self) -> int:
+        """Environment steps so far."""
+        return self.monitor.steps
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.monitor.stops or self.step >= self.steps
+
+    def advance(self, until: int, on_progress: Callable[[ExpertProgress], bool | None] | None = None) -> None:
+        """Train until at least `until` steps in all, or until the success that was asked for.
+
+        Args:
+            until: environment steps; with ``rsl_rl`` the training goes on to its end.
+            on_progress: called after every roll-out; the training ends where it returns False.
+        """
+        self.monitor.on_progress = on_progress
+        with untouched_generators(), torch_threads(1):
+            set_global_generators(self._generators)
+            with self.monitor.running():
+                self._stage.advance(min(until, self.steps))
+            self._generators = global_generators()
+
+    def finish(self) -> MLPExpert:
+        """The expert, with its `facts`; see `train_expert`. The task is closed."""
+        with untouched_generators(), torch_threads(1):
+            expert = self._stage.expert()
+            episodes = test_episodes(self.task, expert, self.seed)
+        self.task.close()
+        success = self.monitor.success
+        expert.facts |= {
+            "task": self.name,
+            "method": self.method,
+            "seed": self.seed,
+            "steps": self.step,
+            "seconds": round(self.monitor.seconds, 3),
+            "training_success": None if math.isnan(success) else success,
+            "success": episodes.success,
+            "success_episodes": len(episodes),
+        }
+        expert.queries = 0  # none of a student's yet
+        return expert
+
+    def save(self, folder: Path, beside: Mapping[str, Any]) -> None:
+        """Write a checkpoint between two stages, `beside` included; the one before is deleted last.
+
+        Raises:
+            ValueError: with ``rsl_rl``, whose trainings have no stages.
+        """
+        if not isinstance(self._stage, SB3Stage):
+            raise ValueError("a training by rsl_rl cannot be saved on its way")
+        own = {"monitor": self.monitor.state_dict(), "beside": dict(beside)}
+        with untouched_generators():
+            set_global_generators(self._generators)
+            save_stage(folder, self._stage.model, self._stage.taught, own)
+
+    def load(self, folder: Path) -> StateDict | None:
+        """Continue from the last checkpoint; return what was saved beside it, or None where there is none.
+
+        Raises:
+            StateError: when it is damaged or of another training.
+        """
+        if not isinstance(self._stage, SB3Stage):
+            return None
+        with untouched_generators():
+            own = load_stage(folder, self._stage.model, self._stage.taught)
+            self._generators = global_generators()
+        if own is None:
+            return None
+        self._stage.begun = True
+        self.monitor.load_state_dict(own["monitor"])
+        beside: StateDict = own["beside"]
+        return beside
 
 
 def train_expert(
@@ -111,179 +243,17 @@ def train_expert(
     Raises:
         ValueError: when there is no such task, method or task teacher, or a setting does not fit.
     """
-    if method not in ("sb3", "rsl_rl"):
-        raise ValueError(f"unknown method {method!r} (known: sb3, rsl_rl)")
-    if until_success is not None and not 0 < until_success <= 1:
-        raise ValueError(f"until_success must be above 0 and at most 1, not {until_success}")
-    name = task_name if isinstance(task_name, str) else task_name.__name__
-    steps = STEPS.get(name, DEFAULT_STEPS) if steps is None else steps
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, not {steps}")
-    cls = vec_task_class(task_name) if isinstance(task_name, str) else task_name
-    options = {"threads": 1, **(task_options or {}), "device": device, "seed": seed}
-    run = _Run(until_success, on_progress)
-    with untouched_generators(), torch_threads(1):  # small networks gain nothing from more
-        if method == "sb3":
-            if config is not None and not isinstance(config, StudentConfig):
-                raise ValueError(f"method 'sb3' takes a StudentConfig, not {type(config).__name__}")
-            student = config or student_preset(name, "ppo")
-            if start_from is not None:
-                student = config_like(student, start_from)
-            task = cls(student.n_envs, **options)
-            student = replace(student, device=device)
-            expert = _train_sb3(task, student, steps, seed, task_teacher, start_from, run)
-        else:
-            if task_teacher != "random" or start_from is not None:
-                raise ValueError("task_teacher and start_from go with method='sb3' only; leave them out")
-            if config is not None and not isinstance(config, RslRlPPOConfig):
-                raise ValueError(f"method 'rsl_rl' takes an RslRlPPOConfig, not {type(config).__name__}")
-            settings = config or RslRlPPOConfig(num_envs=256 if device == "cpu" else 2048)
-            task = cls(settings.num_envs, **options)
-            expert = _train_rsl_rl(task, settings, config is None, steps, seed, run)
-        success, episodes = _success(task, expert, seed)
-        task.close()
-    expert.facts |= {
-        "task": name,
-        "method": method,
-        "seed": seed,
-        "steps": run.steps,
-        "seconds": round(run.seconds, 3),
-        "training_success": None if math.isnan(run.success) else run.success,
-        "success": success,
-        "success_episodes": episodes,
-    }
-    expert.queries = 0  # none of a student's yet
-    return expert
-
-
-class _Run:
-    """Steps, seconds and running means of one training, and whether to stop it."""
-
-    def __init__(
-        self, until_success: float | None, on_progress: Callable[[ExpertProgress], bool | None] | None
-    ) -> None:
-        self.until_success, self.on_progress = until_success, on_progress
-        self.steps, self.episodes, self.seconds = 0, 0, 0.0
-        self.window = WINDOW
-        self._recent: deque[tuple[int, float, float]] = deque()  # episodes, successes, returns of a step
-        self._began = perf_counter()
-        self._asked_to_stop = False
-
-    def begin(self, num_envs: int) -> None:
-        """Training begins: every environment's last episode is to be in the running mean."""
-        self.window = max(WINDOW, num_envs)
-        self._began = perf_counter()
-
-    def end(self, steps: int) -> None:
-        """Training ends."""
-        self.steps, self.seconds = steps, perf_counter() - self._began
-
-    def add(self, count: int, successes: float, returns: float) -> None:
-        """Count finished episodes."""
-        self.episodes += count
-        self._recent.append((count, successes, returns))
-        while sum(n for n, _, _ in self._recent) - self._recent[0][0] >= self.window:
-            self._recent.popleft()
-
-    def report(self, steps: int) -> None:
-        """A roll-out is complete."""
-        self.end(steps)
-        progress = ExpertProgress(steps, self.seconds, self.episodes, self.success, self._mean(2))
-        if self.on_progress is not None and self.on_progress(progress) is False:
-            self._asked_to_stop = True
-
-    @property
-    def success(self) -> float:
-        """The running mean; NaN before the first episode has ended."""
-        return self._mean(1)
-
-    @property
-    def stops(self) -> bool:
-        """Whether the training is to stop now."""
-        full = sum(count for count, _, _ in self._recent) >= self.window
-        reached = self.until_success is not None and full and self.success >= self.until_success
-        return reached or self._asked_to_stop
-
-    def _mean(self, column: int) -> float:
-        count = sum(entry[0] for entry in self._recent)
-        return sum(entry[column] for entry in self._recent) / count if count else math.nan
-
-
-def _train_sb3(
-    task: VecTask,
-    config: StudentConfig,
-    steps: int,
-    seed: int,
-    task_teacher: AnyTaskTeacher,
-    start_from: MLPExpert | None,
-    run: _Run,
-) -> MLPExpert:
-    from stable_baselines3.common.callbacks import BaseCallback
-
-    from tutelage.envs.batched.adaptors.sb3 import SB3VecTask
-    from tutelage.envs.contract.taught import TaughtVecEnv
-    from tutelage.students.sb3.student import make_student, train_until
-
-    class Watch(BaseCallback):
-        """Reports roll-outs, and stops the training."""
-
-        def _on_rollout_end(self) -> None:
-            run.report(self.num_timesteps)
-
-        def _on_step(self) -> bool:
-            return not run.stops
-
-    def count(episodes: Episodes) -> None:
-        run.add(len(episodes), float(episodes.successes.sum()), float(episodes.returns.sum()))
-
-    rng = np.random.default_rng([seed, 1])
-    if isinstance(task_teacher, str):
-        proposer = make_task_teacher(task_teacher, task.task_space, rng)
-    else:
-        proposer = task_teacher(task.task_space, rng) if callable(task_teacher) else task_teacher
-    taught = TaughtVecEnv(SB3VecTask(task), proposer, on_episodes=count)
-    model = make_student(config, taught, seed=seed, total_steps=steps)
-    expert_from_sb3(model)  # refuses what is no expert now, not after the training
-    if start_from is not None:
-        check_expert(start_from, task)
-        warm_start(model, start_from)
-    run.begin(task.num_envs)
-    train_until(model, steps, Watch())
-    run.end(model.num_timesteps)
-    task.auto_reset = True
-    return expert_from_sb3(model)
-
-
-def _train_rsl_rl(
-    task: VecTask, settings: RslRlPPOConfig, preset: bool, steps: int, seed: int, run: _Run
-) -> MLPExpert:
-    from tutelage.students.rsl_rl.rsl_rl_ppo import train
-
-    def watch(progress: Progress) -> bool:
-        if progress.episodes:
-            successes, returns = progress.success, progress.mean_return
-            run.add(progress.episodes, successes * progress.episodes, returns * progress.episodes)
-        run.report(progress.steps)
-        return not run.stops
-
-    settings = replace(settings, seed=seed)
-    if preset:
-        settings = replace(settings, actor_view=task.obs_view, critic_view=task.states_view)
-    run.begin(task.num_envs)
-    return expert_from_rsl_rl(train(task, settings, steps, callback=watch))
-
-
-def _success(task: VecTask, expert: MLPExpert, seed: int) -> tuple[float, int]:
-    """Success of deterministic actions on new uniform tasks, and in how many episodes."""
-    words = np.random.SeedSequence([seed, 2]).generate_state(1)
-    task.seed([(int(words[0]) >> 2) + i for i in range(task.num_envs)])
-    rounds = math.ceil(TEST_EPISODES / task.num_envs)
-    succeeded = torch.zeros((), dtype=torch.int64, device=task.device)
-    for _ in range(rounds):
-        obs_dict = task.reset()
-        running = torch.ones(task.num_envs, dtype=torch.bool, device=task.device)
-        for _ in range(task.max_episode_length):
-            obs_dict, _, ends, extras = task.step(expert.act(obs_dict))
-            succeeded += (running & extras["success"]).sum()
-            running &= ends == 0
-    return int(succeeded) / (rounds * task.num_envs), rounds * task.num_envs
+    training = ExpertTraining(
+        task_name,
+        seed=seed,
+        steps=steps,
+        method=method,
+        config=config,
+        task_teacher=task_teacher,
+        start_from=start_from,
+        until_success=until_success,
+        device=device,
+        task_options=task_options,
+    )
+    training.advance(training.steps, on_progress)
+    return training.finish()

@@ -19,6 +19,7 @@ def make_student(config: StudentConfig, venv: VecEnv, seed: int, total_steps: in
     """Build the algorithm over `venv` (a taught environment), with `VecNormalize` around it if asked for.
 
     Schedules of learning rates and the like run over `total_steps`, however often training stops and resumes.
+    Episodes proposed with ``trains=False`` are left out of its updates, see `leave_out_untrained`.
 
     Args:
         config: which algorithm, and its arguments.
@@ -30,6 +31,8 @@ def make_student(config: StudentConfig, venv: VecEnv, seed: int, total_steps: in
         ValueError: when the algorithm refuses its arguments or the environment's spaces.
     """
     from stable_baselines3.common.vec_env import VecNormalize
+
+    from tutelage.students.sb3.training_mask import leave_out_untrained
 
     kwargs = dict(config.kwargs)
     if kwargs.get("optimize_memory_usage"):
@@ -60,6 +63,7 @@ def make_student(config: StudentConfig, venv: VecEnv, seed: int, total_steps: in
         model._current_progress_remaining = 1.0 - float(num_timesteps) / float(total_steps)
 
     model._update_current_progress_remaining = progress  # type: ignore[method-assign,assignment]
+    leave_out_untrained(model)
     return model
 
 

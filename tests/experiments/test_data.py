@@ -29,9 +29,9 @@ from tutelage.experiments.data import (
 )
 from tutelage.experiments.main import main
 from tutelage.experiments.runs.locking import FolderError, locked
-from tutelage.experiments.trainings import data_run
+from tutelage.experiments.trainings import cloned_student, recording
 from tutelage.students.datasets.dataset import Dataset
-from tutelage.students.datasets.dataset_cloning import clone_from
+from tutelage.students.datasets.dataset_cloning import DatasetCloning
 from tutelage.students.datasets.dataset_files import DatasetError
 from tutelage.students.vision.vision_student import VisionStudent
 from tutelage.teachers.experts.mlp_expert import ExpertConfig, MLPExpert
@@ -86,7 +86,7 @@ def test_record(
     assert "has 240 frames or more already; --frames adds to them" in capsys.readouterr().out
     with pytest.raises(DatasetError, match=r"other data \(different: looks, visuals\)"):
         data(DataConfig(replace(record_config(expert, recorded), looks="strong")))
-    monkeypatch.setattr(data_run, "locked", partial(locked, patience=0.0))
+    monkeypatch.setattr(recording, "locked", partial(locked, patience=0.0))
     with locked(recorded), pytest.raises(FolderError, match="another process is at work"):
         data(DataConfig(record_config(expert, recorded)))
 
@@ -163,14 +163,14 @@ def test_train(recorded: Path, tmp_path: Path) -> None:
 
 
 def test_defaults_of_a_task_are_those_of_distill(recorded: Path, tmp_path: Path) -> None:
-    assert data_run._looks(RecordConfig("ball-balance", tmp_path)) == "mild"
-    assert data_run._looks(RecordConfig("reach", tmp_path)) == "strong"
+    assert recording._looks(RecordConfig("ball-balance", tmp_path)) == "mild"
+    assert recording._looks(RecordConfig("reach", tmp_path)) == "strong"
     dataset = Dataset(recorded)
     dataset.metadata = {**dataset.metadata, "name": "ball-balance"}
     config = TrainConfig(recorded, tmp_path)
-    made = data_run._new_student(config, dataset)
+    made = cloned_student._new_student(config, dataset)
     assert (made.config.encoder, made.config.frames, made.config.predicts) == ("fine", 3, "privileged")
-    made = data_run._new_student(replace(config, memory=8, predict=False), dataset)
+    made = cloned_student._new_student(replace(config, memory=8, predict=False), dataset)
     assert (made.config.frames, made.config.predicts) == (1, None)
 
 
@@ -180,17 +180,17 @@ def test_pictures_of_fixed_looks_are_not_augmented(
 ) -> None:
     dataset = Dataset(recorded)
     dataset.metadata = {**dataset.metadata, "looks": looks}
-    monkeypatch.setattr(data_run, "Dataset", lambda folder: dataset)
+    monkeypatch.setattr(cloned_student, "Dataset", lambda folder: dataset)
     found: list[bool] = []
 
     def spy(dataset: Dataset, student: VisionStudent, config: Any, *rest: Any) -> Any:
         found.append(config.learning.augmentation is not None)
-        return clone_from(dataset, student, config, *rest)
+        return DatasetCloning(dataset, student, config, *rest)
 
-    monkeypatch.setattr(data_run, "clone_from", spy)
-    config = TrainConfig(recorded, tmp_path, updates=1, episodes=0)
+    monkeypatch.setattr(cloned_student, "DatasetCloning", spy)
+    config = TrainConfig(recorded, tmp_path / "auto", updates=1, episodes=0)
     data(DataConfig(config))
-    data(DataConfig(replace(config, augment="none")))
+    data(DataConfig(replace(config, out=tmp_path / "none", augment="none")))
     assert found == [augments, False]
 
 
@@ -209,11 +209,37 @@ def test_training_that_would_come_to_nothing_does_not_begin(
             data(DataConfig(replace(config, **changes)))
     unnamed = Dataset(recorded)
     unnamed.metadata = {"task": "a.module:Task"}  # recorded without the command
-    monkeypatch.setattr(data_run, "Dataset", lambda folder: unnamed)
+    monkeypatch.setattr(cloned_student, "Dataset", lambda folder: unnamed)
     with pytest.raises(ValueError, match=r"no name, looks, cameras in its metadata.*--episodes 0"):
         data(DataConfig(config))
     assert not (tmp_path / "out").exists()
     assert not (recorded / "results.json").exists()
+
+
+def test_a_killed_training_ends_with_the_same_student(recorded: Path, tmp_path: Path) -> None:
+    """Larger than the ring, so that frames are read while it learns; killed after a checkpoint in mid-run."""
+    config = TrainConfig(recorded, tmp_path / "whole", updates=400, buffer_frames=120, episodes=0)
+    data(DataConfig(config))
+    script = (
+        "import sys; from dataclasses import replace; from pathlib import Path;"
+        "from tutelage.experiments.data import TrainConfig;"
+        "from tutelage.experiments.trainings import cloned_student;"
+        "cloned_student.SAVE_EVERY = 0.0;"
+        "c = TrainConfig(Path(sys.argv[1]), Path(sys.argv[2]), updates=400, buffer_frames=120, episodes=0);"
+        "cloned_student.train_on(c)"
+    )
+    killed = tmp_path / "killed"
+    with subprocess.Popen([sys.executable, "-c", script, str(recorded), str(killed)]) as process:
+        deadline = time.monotonic() + 120
+        while not (killed / "checkpoints" / "checkpoint.json").exists():
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not (killed / "student").exists()
+    data(DataConfig(replace(config, out=killed)))
+    students = [VisionStudent.load(tmp_path / name / "student").state_dict() for name in ("whole", "killed")]
+    assert all(torch.equal(tensor, students[1][name]) for name, tensor in students[0].items())
 
 
 def test_repair(expert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
@@ -255,7 +281,7 @@ def test_a_student_that_is_not_there_is_named_before_an_expert_is_trained(
     student = tmp_path / "nope"
     command = ["tutelage", "data", "record", "--task", "reach", "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", [*command, "--student", str(student)])
-    monkeypatch.setattr(data_run, "train_expert", None)
+    monkeypatch.setattr(recording, "train_expert", None)
     with pytest.raises(SystemExit, match="2"):
         main()
     message = capsys.readouterr().err

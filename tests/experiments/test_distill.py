@@ -9,19 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from tutelage.experiments.distill import DistillConfig, distill, make_task, only
 from tutelage.experiments.runs.locking import FolderError
-from tutelage.experiments.trainings import distill_run
+from tutelage.experiments.trainings import distilled_student
 from tutelage.experiments.trainings.distill_checks import checked
-from tutelage.experiments.trainings.distill_expert import make_expert
 from tutelage.experiments.trainings.distill_grid import DistillGrid
 from tutelage.experiments.trainings.distill_methods import METHODS
 from tutelage.experiments.trainings.distill_presets import PRESETS, QUICK_FRAMES, on_the_way, test_sets
-from tutelage.experiments.trainings.distill_record import StudentRecord
-from tutelage.experiments.trainings.distill_run import make_student, method_settings, read_results, run_cell
-from tutelage.students.distillation.machinery.evaluation import Evaluation
+from tutelage.experiments.trainings.distilled_student import distil_student, make_student, method_settings
+from tutelage.experiments.trainings.expert import make_expert
 from tutelage.students.sb3.presets import student_preset
 from tutelage.students.vision.aligned_student import AlignedStudent, load_vision_student
 from tutelage.teachers.experts.mlp_expert import MLPExpert
@@ -34,7 +31,7 @@ FRAMES = 8 * 25 * 3  # three rounds of eight environments
 @pytest.fixture(autouse=True)
 def few_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Learn next to nothing, at once."""
-    whole = distill_run.method_settings
+    whole = distilled_student.method_settings
 
     def part(config: DistillConfig, method: str) -> Any:
         settings = whole(config, method)
@@ -44,7 +41,7 @@ def few_updates(monkeypatch: pytest.MonkeyPatch) -> None:
             few = {"rollout_steps": 25, "epochs": 1}
         return replace(settings, learning=learning, **few)
 
-    monkeypatch.setattr(distill_run, "method_settings", part)
+    monkeypatch.setattr(distilled_student, "method_settings", part)
 
 
 @pytest.fixture
@@ -71,8 +68,15 @@ def run(config: DistillConfig, method: str = "dagger", seed: int = 0) -> Path:
     if METHODS[method].expert != "nothing":
         make_expert(values, config.folder / f"experts/seed-{seed}")
     folder = config.folder / method / f"seed-{seed}"
-    run_cell(values, folder)
+    distil_student(values, folder)
     return folder
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """``results.json`` of a cell that has finished."""
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return results
 
 
 def logged(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -102,7 +106,7 @@ def test_a_cell_from_end_to_end(config: DistillConfig) -> None:
     assert student.config.fovy == 44  # of Reach's camera
     assert MLPExpert.load(config.folder / "experts/seed-0").facts["steps"] == 100
     assert json.loads((folder / "config.json").read_text())["method"] == "dagger"
-    assert not (folder / "checkpoint").exists()
+    assert not (folder / "checkpoints").exists()
     names = {path.stem for path in (folder / "pictures").iterdir()}
     assert names == sets | {"training", "saliency", "beside what the expert knows"}
 
@@ -317,7 +321,7 @@ def test_a_folder_has_one_list_of_test_sets(config: DistillConfig) -> None:
 
     def grid(looks: Any, method: str) -> DistillGrid:
         changed = checked(replace(config, looks=looks, method=(method,)))
-        return DistillGrid(changed, "tutelage distill", Console())
+        return DistillGrid(changed, "tutelage distill")
 
     assert grid("none", "dagger").description["test_sets"] == ["training looks", "held-out looks"]
     message = "is tested on training looks, held-out looks, and with --looks strong that would be held-out"
@@ -337,39 +341,3 @@ def test_a_cell_of_fixed_looks(config: DistillConfig) -> None:
     assert {"student/sees/training", "student/sees/saliency", "clip/expert_above_student"} <= set(tags)
     scores = json.loads((folder / "status.json").read_text())["scores"]
     assert scores == [[200, pytest.approx(100 * results["success"]["training looks"])]]
-
-
-def evaluation(successes: list[bool]) -> Evaluation:
-    count = len(successes)
-    return Evaluation(
-        np.zeros((count, 1)), np.array(successes), np.arange(count, dtype=float), np.full(count, 9)
-    )
-
-
-def test_a_record_continues_where_the_checkpoint_was(config: DistillConfig, tmp_path: Path) -> None:
-    config = replace(config, evaluations=4, episodes=2)
-    expert = {"seconds": 10.0, "steps": 5, "success": {"held-out looks": 1.0}}
-    record = StudentRecord(config, tmp_path, expert)
-    record.open(0, 0.0, resumed=False)
-    due = [record.due(share) for share in (0.1, 0.2, 0.3, 0.8, 0.9, 1.0)]
-    assert due == [0.0, None, 0.25, 0.75, None, None]  # 1/2 was passed by the round that came to 0.8
-    for frames, share in ((10, 0.0), (30, 0.25), (80, 0.75)):
-        record.add("held-out looks", evaluation([True, False]), frames, frames / 10, share, took=2.0)
-    record.write()
-    record.close()
-
-    again = StudentRecord(config, tmp_path, expert)
-    again.resume(30)
-    assert again.evaluations.columns()["step"].tolist() == [10, 10, 30, 30]
-    assert (again.evaluated, again.evaluation_seconds) == (2, 4.0)
-    assert [again.due(share) for share in (0.4, 0.5)] == [None, 0.5]
-    again.open(30, 3.0, resumed=True)
-    again.add("held-out looks", evaluation([True, True]), 50, 5.0, 0.5, took=2.0)
-    again.status("running", 50, 5.0)
-    again.write()
-    again.close()
-    status = json.loads((tmp_path / "status.json").read_text())
-    assert status["scores"] == [[10, 50.0], [30, 50.0], [50, 100.0]]
-    assert logged(tmp_path)["success_on_held-out_looks/student"] == [(10, 0.5), (30, 0.5), (50, 1.0)]
-    by_second = logged(tmp_path / "by_second")["success_on_held-out_looks/student_by_second"]
-    assert by_second == [(11, 0.5), (13, 0.5), (15, 1.0)]  # ten of them the expert's

@@ -20,8 +20,9 @@ from tutelage.envs.batched.worlds.object_tasks import ObjectTasks
 from tutelage.envs.contract.tasks import BoxTasks
 from tutelage.experiments.runs.locking import FolderError
 from tutelage.experiments.specialists import SpecialistsConfig, results_table, specialists
-from tutelage.experiments.trainings import specialists_run
-from tutelage.experiments.trainings.specialists_run import OneCluster, TaskClusters
+from tutelage.experiments.trainings import specialists as training
+from tutelage.experiments.trainings.specialists import make_task, route, train_specialists
+from tutelage.experiments.trainings.task_clusters import OneCluster, TaskClusters
 from tutelage.students.distillation.state_distillation import StateDaggerConfig
 from tutelage.students.experts.expert_training import train_expert
 from tutelage.students.vision.vision_student import VisionStudent
@@ -70,7 +71,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
 
     def counted(name: str) -> Callable[..., Any]:
-        whole = getattr(specialists_run, name)
+        whole = getattr(training, name)
 
         def run(*args: Any, **options: Any) -> Any:
             calls.append(name)
@@ -78,15 +79,15 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return run
 
-    for name in ("train_expert", "distil_state", "evaluate_student"):
-        monkeypatch.setattr(specialists_run, name, counted(name))
-    monkeypatch.setattr(specialists_run, "ENVIRONMENTS", 20)
-    monkeypatch.setattr(specialists_run, "SEEN_AT_ONCE", 16)
-    monkeypatch.setattr(specialists_run, "FEWEST", 5)
+    for name in ("ExpertTraining", "distil_state", "evaluate_student"):
+        monkeypatch.setattr(training, name, counted(name))
+    monkeypatch.setattr(training, "ENVIRONMENTS", 20)
+    monkeypatch.setattr(training, "SEEN_AT_ONCE", 16)
+    monkeypatch.setattr(training, "FEWEST", 5)
     noisy = {"view_noise": {"privileged": 0.1}}
-    monkeypatch.setattr(specialists_run, "held_out_objects", lambda task: noisy if task == "reach" else {})
+    monkeypatch.setattr(training, "held_out_objects", lambda task: noisy if task == "reach" else {})
     monkeypatch.setattr(
-        specialists_run,
+        training,
         "StateDaggerConfig",
         lambda frames: StateDaggerConfig(frames=frames, rollout_steps=10, updates=3, batch_size=32),
     )
@@ -106,6 +107,12 @@ def config(tmp_path: Path) -> SpecialistsConfig:
         sampled_tasks=200,
         episodes=20,
     )
+
+
+def run(config: SpecialistsConfig) -> None:
+    """Seed 0 in this process."""
+    values = {"config": config.filled().to_json(), "seed": 0}
+    train_specialists(values, config.folder / "seed-0")
 
 
 def read(config: SpecialistsConfig) -> dict[str, Any]:
@@ -144,11 +151,11 @@ def check_curves(config: SpecialistsConfig, results: dict[str, Any]) -> None:
 def test_from_end_to_end(
     config: SpecialistsConfig, made: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert specialists(config) == 0
+    run(config)
     folder = config.folder / "seed-0"
     results = json.loads((folder / "results.json").read_text())
     # generalist, 2 x 2 specialists, the generalist trained on; two distillations; 6 arms, each on both tasks
-    assert [made.count(name) for name in ("train_expert", "distil_state", "evaluate_student")] == [6, 2, 12]
+    assert [made.count(name) for name in ("ExpertTraining", "distil_state", "evaluate_student")] == [6, 2, 12]
     steps = {arm: found["steps"] for arm, found in results["arms"].items()}
     assert steps == {
         "generalist": 0,
@@ -170,7 +177,7 @@ def test_from_end_to_end(
     check_curves(config, results)
 
     made.clear()
-    assert specialists(config) == 0
+    run(config)
     assert made == []
     assert json.loads((folder / "results.json").read_text()) == results
 
@@ -178,14 +185,14 @@ def test_from_end_to_end(
     weights = (folder / "distilled-1" / "expert.safetensors").read_bytes()
     shutil.rmtree(folder / "distilled-1")
     (folder / "evaluations" / "distilled-1.json").unlink()
-    assert specialists(config) == 0
+    run(config)
     assert made == ["distil_state", "evaluate_student", "evaluate_student"]
     assert (folder / "distilled-1" / "expert.safetensors").read_bytes() == weights
     check_curves(config, results)
     assert json.loads((folder / "results.json").read_text()) == results
 
     with pytest.raises(FolderError, match="specialist_steps"):
-        specialists(replace(config, specialist_steps=9600))
+        run(replace(config, specialist_steps=9600))
 
 
 def test_a_given_generalist_and_a_vision_student(
@@ -194,14 +201,14 @@ def test_a_given_generalist_and_a_vision_student(
     untrained = train_expert("reach", seed=0, steps=1)
     untrained.save(tmp_path / "given")
     given = replace(config, iterations=1, clusters=1, generalist=tmp_path / "given")
-    assert specialists(given) == 0
-    assert made.count("train_expert") == 2
+    run(given)
+    assert made.count("ExpertTraining") == 2
     before = read(given)
     first = MLPExpert.load(given.folder / "seed-0" / "generalist")
     assert all(torch.equal(t, untrained.state_dict()[name]) for name, t in first.state_dict().items())
 
     made.clear()
-    assert specialists(replace(given, vision_frames=160)) == 0
+    run(replace(given, vision_frames=160))
     assert made == ["evaluate_student"] * 2
     assert before["arms"].items() < read(given)["arms"].items()
     vision = read(given)["arms"]["vision"]
@@ -213,17 +220,15 @@ def test_a_given_generalist_and_a_vision_student(
 
     # More episodes measure all arms anew, the student that sees too, and train nothing.
     made.clear()
-    assert specialists(replace(given, vision_frames=160, episodes=30)) == 0
+    run(replace(given, vision_frames=160, episodes=30))
     arms = read(given)["arms"]
     assert made == ["evaluate_student"] * 2 * len(arms)
     assert {arm["episodes"] for arm in arms.values()} == {30}
 
 
 def test_the_router_asks_the_specialist_of_the_task() -> None:
-    task = specialists_run.make_task(SpecialistsConfig("reach"), 6, seed=0)
+    task = make_task(SpecialistsConfig("reach"), 6, seed=0)
     clusters = TaskClusters.fit(task.task_space, 2, 100, 0)
-    run = object.__new__(specialists_run.SeedRun)
-    run.clusters = clusters
 
     class Says:
         view, num_actions, queries = "policy", 4, 0
@@ -237,7 +242,7 @@ def test_the_router_asks_the_specialist_of_the_task() -> None:
             n = len(obs_dict["policy"])
             return Advice(torch.full((n, 4), self.value), torch.ones(n, 4), None)
 
-    router: ExpertRouter = run.router([Says(0.0), Says(1.0)], task)  # type: ignore[list-item]
+    router: ExpertRouter = route([Says(0.0), Says(1.0)], clusters, task)  # type: ignore[list-item]
     expected = clusters.of(task.task_space, task.tasks.numpy())
     assert router.advise(task.obs_dict).mean[:, 0].tolist() == expected.tolist()
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from tutelage.envs.batched.cameras.camera_config import CameraConfig
 from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.batched.task.vec_task import VecTask
+from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.tasks import BoxTasks
-from tutelage.students.distillation.machinery.evaluation import Evaluation
 from tutelage.students.vision.vision_student import VisionConfig, VisionStudent
 from tutelage.teachers.experts.mlp_expert import Advice
 
@@ -169,7 +169,7 @@ def new_student() -> Any:
 def better() -> Any:
     """Whether one policy succeeds more often than another: one-sided z-test of proportions, p < 0.001."""
 
-    def test(one: Evaluation, other: Evaluation) -> bool:
+    def test(one: Episodes, other: Episodes) -> bool:
         n, m = len(one.successes), len(other.successes)
         pooled = (one.successes.sum() + other.successes.sum()) / (n + m)
         deviation = max(pooled * (1 - pooled) * (1 / n + 1 / m), 1e-12) ** 0.5

@@ -20,7 +20,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -30,11 +30,27 @@ from tutelage.envs.contract.state import StateDict, StateError, atomic_file
 
 if TYPE_CHECKING:
     from tutelage.students.distillation.machinery.frames import FrameBuffer
-    from tutelage.students.distillation.machinery.method import DistillationMethod
 
 MANIFEST, FORMAT = "checkpoint.json", 1
 SEGMENT_BYTES = 128 * 2**20
 """Size of a file of frames at most, but of one step at least."""
+
+
+class Checkpointed(Protocol):
+    """What can be saved here: a `DistillationMethod`, or anything with its state and a ring of frames."""
+
+    @property
+    def ring(self) -> FrameBuffer | None:
+        """The frames that are written once each; None for none."""
+        ...
+
+    def state_dict(self, frames: bool = True) -> StateDict:
+        """All else, without the frames of the ring if so wanted."""
+        ...
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue from there."""
+        ...
 
 
 class Segment(NamedTuple):
@@ -45,7 +61,9 @@ class Segment(NamedTuple):
     last: int
 
 
-def save_checkpoint(folder: str | Path, method: DistillationMethod) -> None:
+def save_checkpoint(
+    folder: str | Path, method: Checkpointed, beside: Mapping[str, Any] | None = None
+) -> None:
     """Write a method's state into a folder, between two of its rounds, e.g. in `on_progress`.
 
     Whenever this is interrupted or fails, the checkpoint before it is still there, whole.
@@ -53,6 +71,7 @@ def save_checkpoint(folder: str | Path, method: DistillationMethod) -> None:
     Args:
         folder: made where there is none; of this run alone.
         method: nothing that it does later depends on having been saved.
+        beside: JSON values of whoever runs the method, for `read_beside`.
 
     Raises:
         OSError: when the disk is full or not writable.
@@ -85,6 +104,7 @@ def save_checkpoint(folder: str | Path, method: DistillationMethod) -> None:
             "tensors": written[-1].name,
             "segments": segments,
             "state": tree,
+            "beside": dict(beside or {}),
         }
         with atomic_file(folder / MANIFEST) as part, part.open("w") as stream:
             json.dump(manifest, stream)
@@ -103,7 +123,7 @@ def save_checkpoint(folder: str | Path, method: DistillationMethod) -> None:
             path.unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: str | Path, method: DistillationMethod) -> bool:
+def load_checkpoint(folder: str | Path, method: Checkpointed) -> bool:
     """Continue from a folder's checkpoint.
 
     Args:
@@ -150,6 +170,12 @@ def load_checkpoint(folder: str | Path, method: DistillationMethod) -> bool:
             f"the checkpoint in {folder} cannot be continued: {what}; to begin anew, delete it"
         ) from None
     return True
+
+
+def read_beside(folder: str | Path) -> StateDict:
+    """The values that were saved beside the checkpoint of a folder, which must be there and whole."""
+    beside: StateDict = _read_manifest(Path(folder)).get("beside", {})
+    return beside
 
 
 def _kept(folder: Path, ring: FrameBuffer | None) -> list[Segment]:

@@ -3,49 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.envs.contract.episodes import Episodes
+from tutelage.students.torch_tools.play import Actor, play
 from tutelage.students.torch_tools.threads import torch_threads
 from tutelage.students.vision.vision_student import VisionStudent
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import Observations, VecTask
-    from tutelage.envs.contract.tasks import Tasks
     from tutelage.teachers.experts.mlp_expert import Expert
 
-Policy = Callable[["Observations", Tensor], Tensor]
-"""Observations, and whether they begin an episode, bool ``(n,)``, to actions ``(n, a)`` in [-1, 1]."""
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Episodes of one policy.
-
-    Attributes:
-        tasks: ``(episodes, d)``.
-        successes: bool ``(episodes,)``.
-        returns: sums of rewards, float64 ``(episodes,)``.
-        lengths: steps, int64 ``(episodes,)``.
-    """
-
-    tasks: Tasks
-    successes: NDArray[np.bool_]
-    returns: NDArray[np.float64]
-    lengths: NDArray[np.int64]
-
-    @property
-    def success(self) -> float:
-        """Share of successes."""
-        return float(self.successes.mean())
-
-
-def deterministic(policy: VisionStudent | Expert) -> Policy:
+def deterministic(policy: VisionStudent | Expert) -> Actor:
     """A student's or an expert's best actions, as a function that keeps the student's memory to itself."""
     if not isinstance(policy, VisionStudent):
         return lambda obs_dict, started: policy.advise(obs_dict).mean.clamp(-1, 1)
@@ -62,7 +35,7 @@ def deterministic(policy: VisionStudent | Expert) -> Policy:
 
 def evaluate_student(
     task: VecTask | Callable[[], VecTask], policy: VisionStudent | Expert, episodes: int, seed: int
-) -> Evaluation:
+) -> Episodes:
     """Play fixed episodes, deterministically.
 
     Which ones is decided by the task space, `episodes`, `seed` and the looks that the task was made with, not
@@ -92,27 +65,5 @@ def evaluate_student(
     with torch_threads(1):
         for first in range(0, episodes, task.num_envs):
             chosen = slice(first, first + task.num_envs)
-            parts.append(_play(task, deterministic(policy), tasks[chosen], seeds[chosen]))
-    successes, returns, lengths = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Evaluation(tasks, successes, returns, lengths)
-
-
-def _play(
-    task: VecTask, policy: Policy, tasks: Tasks, seeds: list[int]
-) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.int64]]:
-    """Play one episode in each of the first environments; the others are along for the ride."""
-    count, device = len(tasks), task.device
-    obs_dict = task.start(torch.arange(count, device=device), tasks, seeds)
-    running = torch.arange(task.num_envs, device=device) < count
-    successes, started = torch.zeros_like(running), torch.ones_like(running)
-    returns = torch.zeros(task.num_envs, dtype=torch.float64, device=device)
-    lengths = torch.zeros(task.num_envs, dtype=torch.int64, device=device)
-    # An episode that began before it is no longer than this, and those of interest began together.
-    for _ in range(task.max_episode_length):
-        obs_dict, rewards, dones, extras = task.step(policy(obs_dict, started))
-        started = dones.bool()
-        returns += torch.where(running, rewards.double(), 0.0)
-        lengths += running
-        successes |= running & started & extras["success"]
-        running &= ~started
-    return successes[:count].cpu().numpy(), returns[:count].cpu().numpy(), lengths[:count].cpu().numpy()
+            parts.append(play(task, deterministic(policy), tasks[chosen], seeds[chosen]))
+    return Episodes.joined(parts)

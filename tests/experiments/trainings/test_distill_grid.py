@@ -13,15 +13,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tutelage.envs.contract.state import write_json
 from tutelage.experiments.distill import DistillConfig, distill, only
 from tutelage.experiments.reports.distill_results import read_distillation
+from tutelage.experiments.runs.executor import LocalProcesses
 from tutelage.experiments.runs.locking import FolderError
-from tutelage.experiments.runs.processes import Job, JobPool
-from tutelage.experiments.runs.records import write_json
+from tutelage.experiments.runs.pool import Job, JobPool
+from tutelage.experiments.runs.records import read_json
 from tutelage.experiments.trainings.distill_checks import checked
-from tutelage.experiments.trainings.distill_expert import expert_description, make_expert
 from tutelage.experiments.trainings.distill_grid import DistillGrid
-from tutelage.experiments.trainings.distill_run import cell_description, read_results, run_cell
+from tutelage.experiments.trainings.distilled_student import cell_description, distil_student
+from tutelage.experiments.trainings.expert import expert_description, make_expert
 from tutelage.students.vision.vision_student import WEIGHTS
 
 METHODS = ("on-policy", "asymmetric-ppo")
@@ -56,7 +58,7 @@ def outcome(out: Path) -> dict[str, Any]:
     """Of every cell its untimed results and its student's weights."""
     cells = [f"{method}/seed-{seed}" for method in METHODS for seed in (0, 1)]
     weights = {name: (out / name / "student" / WEIGHTS).read_bytes() for name in cells}
-    return {name: (untimed(read_results(out / name)), weights[name]) for name in cells}
+    return {name: (untimed(read_json(out / name / "results.json")), weights[name]) for name in cells}
 
 
 def test_any_number_of_workers_gives_the_same_results(
@@ -97,8 +99,8 @@ def test_any_number_of_workers_gives_the_same_results(
 CELL = """
 import json, sys
 from pathlib import Path
-from tutelage.experiments.trainings.distill_run import run_cell
-run_cell(json.loads(sys.argv[1]), Path(sys.argv[2]))
+from tutelage.experiments.trainings.distilled_student import distil_student
+distil_student(json.loads(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
@@ -111,19 +113,19 @@ def test_a_killed_cell_ends_with_the_same_results(config: DistillConfig, tmp_pat
         make_expert(values, tmp_path / out / "experts/seed-0")
         cells.append((values, tmp_path / out / "on-policy/seed-0"))
     (whole_values, whole), (values, killed) = cells
-    run_cell(whole_values, whole)
+    distil_student(whole_values, whole)
 
     process = subprocess.Popen([sys.executable, "-c", CELL, json.dumps(values), str(killed)])
     deadline = time.monotonic() + 180
-    while not list(killed.glob("checkpoint/*.json")) or _frames(killed) < 600:
+    while not list(killed.glob("checkpoints/*.json")) or _frames(killed) < 600:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not read_results(killed)
-    run_cell(values, killed)
-    assert untimed(read_results(killed)) == untimed(read_results(whole))
+    assert not read_json(killed / "results.json")
+    distil_student(values, killed)
+    assert untimed(read_json(killed / "results.json")) == untimed(read_json(whole / "results.json"))
     assert (killed / "student" / WEIGHTS).read_bytes() == (whole / "student" / WEIGHTS).read_bytes()
     curves = [_curve(folder) for folder in (killed, whole)]
     assert curves[0] == curves[1]
@@ -178,7 +180,7 @@ def test_what_has_finished_stays_so_when_an_addition_fails(
         Job("late", "grid_jobs:good", {}, 7, after=("first",), again=True),
     ]
     text = io.StringIO()
-    failed = JobPool(tmp_path / "out", jobs, Console(file=text, width=200), []).run(2)
+    failed = JobPool(tmp_path / "out", jobs, Console(file=text, width=200), LocalProcesses()).run(2)
     assert {job.name for job in failed} == {"first", "bad", "dies", "late"}
     for name in ("bad", "dies", "late"):
         assert json.loads((tmp_path / "out" / name / "status.json").read_text()) == status
@@ -207,7 +209,7 @@ def test_jobs_wait_for_others_and_crash_alone(tmp_path: Path, monkeypatch: pytes
         tmp_path / "out",
         jobs,
         Console(file=text, width=200),
-        [],
+        LocalProcesses(),
         on_status=lambda job, status: seen.update({job.name: status.get("state", "")}),
     )
     assert {job.name for job in pool.run(2)} == {"bad", "dies", "never"}
@@ -224,7 +226,7 @@ def test_jobs_wait_for_others_and_crash_alone(tmp_path: Path, monkeypatch: pytes
 
 def test_experts_are_shared_and_asked_for_where_they_are_needed(config: DistillConfig) -> None:
     config = checked(replace(config, method=("pixels-ppo", "on-policy", "aacd"), first_seed=3))
-    grid = DistillGrid(config, "tutelage distill", Console(file=io.StringIO()))
+    grid = DistillGrid(config, "tutelage distill")
     jobs = {job.name: job.after for job in grid.jobs()}
     expected: dict[str, tuple[str, ...]] = {}
     for seed in (3, 4):
@@ -233,7 +235,7 @@ def test_experts_are_shared_and_asked_for_where_they_are_needed(config: DistillC
         expected |= {f"on-policy/seed-{seed}": expert, f"aacd/seed-{seed}": expert}
     assert jobs == expected
     alone = checked(replace(config, method=("pixels-ppo",)))
-    names = [job.name for job in DistillGrid(alone, "", Console(file=io.StringIO())).jobs()]
+    names = [job.name for job in DistillGrid(alone, "").jobs()]
     assert names == ["pixels-ppo/seed-3", "pixels-ppo/seed-4"]
     # Both commands are in the folder's description; the baseline stays that of the first.
     found = read_distillation(config.folder)
@@ -241,12 +243,12 @@ def test_experts_are_shared_and_asked_for_where_they_are_needed(config: DistillC
     assert (found.methods, found.baseline, len(found.runs)) == (config.method, "pixels-ppo", 6)
     assert {run.state for run in found.runs} == {"missing"}
     with pytest.raises(FolderError, match="holds runs of reach"):
-        DistillGrid(replace(config, task="push-cube"), "", Console(file=io.StringIO()))
+        DistillGrid(replace(config, task="push-cube"), "")
 
 
 def test_what_cannot_stand_in_one_folder_is_refused(config: DistillConfig) -> None:
     def grid(config: DistillConfig) -> DistillGrid:
-        return DistillGrid(config, "", Console(file=io.StringIO()))
+        return DistillGrid(config, "")
 
     config = checked(replace(config, method=("on-policy",)))
     out = config.folder

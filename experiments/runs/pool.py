@@ -1,18 +1,14 @@
-"""Jobs of a grid in parallel processes: what waits, what runs, what has ended, and how that is shown.
+"""Jobs of a grid: which waits, which runs, which has ended, and how that is shown.
 
-Both grids, of `tutelage compare` and of `tutelage distill`, run their cells here. A job says how it stands
-in the ``status.json`` of its folder, with ``state``, ``step``, ``steps``, ``seconds``, ``message`` and
-``scores`` (pairs of step and score).
+A job says how it stands in the ``status.json`` of its folder, with ``state``, ``step``, ``steps``, ``seconds``,
+``message`` and ``scores`` (pairs of step and score).
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +24,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tutelage.experiments.runs.records import read_status, write_json
-from tutelage.experiments.runs.worker import run_in_process
-
-THREADS = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-}
+from tutelage.envs.contract.state import write_json
+from tutelage.experiments.runs.executor import Executor
+from tutelage.experiments.runs.records import read_status
 
 
 @dataclass(frozen=True)
@@ -69,9 +59,8 @@ class JobPool:
         out: the grid's folder.
         jobs: all of them, in the order in which they are to begin.
         console: where progress is shown.
-        preload: modules that all jobs need, imported once.
+        executor: runs them.
         on_status: called with a job and its status as long as it runs, and when it has ended.
-        on_finished: called with the folder of a job that has finished.
     """
 
     def __init__(
@@ -79,12 +68,11 @@ class JobPool:
         out: Path,
         jobs: Sequence[Job],
         console: Console,
-        preload: Sequence[str],
+        executor: Executor,
         on_status: Callable[[Job, dict[str, Any]], None] = lambda job, status: None,
-        on_finished: Callable[[Path], None] = lambda folder: None,
     ) -> None:
-        self.out, self.jobs, self.console, self.preload = out, list(jobs), console, list(preload)
-        self.on_status, self.on_finished = on_status, on_finished
+        self.out, self.jobs, self.console, self.executor = out, list(jobs), console, executor
+        self.on_status = on_status
         self._why: dict[str, str] = {}  # of jobs that failed
 
     def status(self, job: Job) -> dict[str, Any]:
@@ -97,12 +85,8 @@ class JobPool:
 
     def run(self, workers: int) -> list[Job]:
         """Run all jobs that are not done, `workers` at once; return those that failed, and name them."""
-        os.environ.update(THREADS)  # before the server of forks starts and imports torch
-        context = multiprocessing.get_context("forkserver")
-        # Torch imports the last when the first optimiser is made, and takes a second for it, in every cell.
-        context.set_forkserver_preload([*self.preload, "torch._dynamo"])
         waiting = [job for job in self.jobs if not self.done(job)]
-        running: list[tuple[Job, BaseProcess]] = []
+        running: dict[str, Job] = {}
         failed: list[Job] = []
         for job in self.jobs:
             self.on_status(job, self.status(job))
@@ -116,16 +100,17 @@ class JobPool:
                         display.failed(job, self._why[job.name])
                     while len(running) < workers and (ready := self._next(waiting, running)) is not None:
                         waiting.remove(ready)
-                        running.append((ready, self._start(context, ready)))
+                        running[ready.name] = ready
+                        self._start(ready)
                     time.sleep(0.25)
-                    for entry in list(running):
-                        job, process = entry
+                    ended = self.executor.poll()
+                    for job in list(running.values()):
                         status = self.status(job)
                         display.show(job, status)
                         self.on_status(job, status)
-                        if not process.is_alive():
-                            running.remove(entry)
-                            if self._ended(job, process):
+                        if job.name in ended:
+                            del running[job.name]
+                            if self._ended(job, ended[job.name]):
                                 failed.append(job)
                                 display.failed(job, self._why[job.name])
                             else:
@@ -135,14 +120,13 @@ class JobPool:
             self.console.print("Stopped. The same command continues where it was.")
             raise
         finally:
-            for _, process in running:
-                process.terminate()
+            self.executor.stop()
         self._print_failures(failed)
         return failed
 
-    def _next(self, waiting: list[Job], running: list[tuple[Job, BaseProcess]]) -> Job | None:
+    def _next(self, waiting: list[Job], running: Mapping[str, Job]) -> Job | None:
         """The first job that waits for no other."""
-        unfinished = {job.name for job in waiting} | {job.name for job, _ in running}
+        unfinished = {job.name for job in waiting} | set(running)
         return next((job for job in waiting if not unfinished & set(job.after)), None)
 
     def _hopeless(self, waiting: list[Job], failed: list[Job]) -> list[Job]:
@@ -162,25 +146,20 @@ class JobPool:
             status = {"step": 0, "steps": job.steps, **status, "state": "failed", "message": why}
             write_json(self.out / job.name / "status.json", status)
 
-    def _start(self, context: Any, job: Job) -> BaseProcess:
+    def _start(self, job: Job) -> None:
         folder = self.out / job.name
         folder.mkdir(parents=True, exist_ok=True)
         if not job.again:
             (folder / "status.json").unlink(missing_ok=True)  # of a failure that is being tried again
-        arguments = (job.target, dict(job.values), str(folder))
-        process: BaseProcess = context.Process(target=run_in_process, args=arguments)
-        process.start()
-        return process
+        self.executor.submit(job.name, job.target, job.values, folder)
 
-    def _ended(self, job: Job, process: BaseProcess) -> bool:
+    def _ended(self, job: Job, code: int) -> bool:
         """Tell whether the job failed; note it where the process could not."""
         status, folder = self.status(job), self.out / job.name
-        if process.exitcode == 0 and status.get("state") == "finished":
-            self.on_finished(folder)
+        if code == 0 and status.get("state") == "finished":
             return False
         why = str(status.get("message", ""))
         if status.get("state") != "failed":
-            code = process.exitcode or 0
             why = f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
             if code >= 0:
                 log = (folder / "log.txt").read_text(errors="replace").strip()

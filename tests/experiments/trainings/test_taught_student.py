@@ -17,9 +17,12 @@ from stable_baselines3.common.monitor import load_results
 
 from tutelage.envs.contract.state import StateError
 from tutelage.envs.point_mass.point_mass_gate import PointMassGateVecEnv, uniform_test_tasks
-from tutelage.experiments.runs.cell import EVALUATION_SEED, CellRun, load_trained, run_cell
+from tutelage.experiments.runs.cell import EVALUATION_SEED
 from tutelage.experiments.runs.config import CellConfig
 from tutelage.experiments.runs.locking import FolderError, locked
+from tutelage.experiments.runs.records import read_table
+from tutelage.experiments.runs.report import Report
+from tutelage.experiments.trainings.taught_student import TaughtStudent, load_trained, train_student
 from tutelage.students.sb3.config import StudentConfig
 from tutelage.students.sb3.evaluation import evaluate
 
@@ -56,7 +59,7 @@ def _config(student: StudentConfig = PPO, **changes: Any) -> CellConfig:
 def _numbers(folder: Path) -> dict[str, Any]:
     """Everything a run left behind, but for what the clock decides."""
     frames = {
-        name: pd.read_parquet(folder / f"{name}.parquet").drop(columns="seconds")
+        name: pd.read_parquet(folder / f"{name}.parquet").filter(regex="^(?!.*seconds)")
         for name in ("episodes", "evaluations")
     }
     return {**frames, "weights": load_file(folder / "student" / "weights.safetensors")}
@@ -84,13 +87,13 @@ def test_a_killed_run_resumes_to_identical_numbers(
     student: StudentConfig, env: str, stage: str, tmp_path: Path
 ) -> None:
     config = _config(student, env=env, clips=False)
-    run_cell(config, tmp_path / "whole")
+    train_student(config.to_json(), tmp_path / "whole")
 
     killed = tmp_path / "killed"
     code = (
-        "import json, sys; from pathlib import Path; from tutelage.experiments.runs.cell import run_cell;"
-        "from tutelage.experiments.runs.config import CellConfig;"
-        "run_cell(CellConfig.from_json(json.loads(sys.argv[1])), Path(sys.argv[2]))"
+        "import json, sys; from pathlib import Path;"
+        "from tutelage.experiments.trainings.taught_student import train_student;"
+        "train_student(json.loads(sys.argv[1]), Path(sys.argv[2]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, json.dumps(config.to_json()), str(killed)])
     deadline = time.monotonic() + 120
@@ -101,7 +104,7 @@ def test_a_killed_run_resumes_to_identical_numbers(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert json.loads((killed / "status.json").read_text())["state"] == "running"
-    run_cell(config, killed)
+    train_student(config.to_json(), killed)
 
     _assert_same(_numbers(tmp_path / "whole"), _numbers(killed))
     assert json.loads((killed / "status.json").read_text())["state"] == "finished"
@@ -109,14 +112,14 @@ def test_a_killed_run_resumes_to_identical_numbers(
 
 def test_another_seed_gives_another_curve_and_the_same_seed_the_same(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        run_cell(_config(seed=seed, steps=1500), tmp_path / name)
+        train_student(_config(seed=seed, steps=1500).to_json(), tmp_path / name)
     a, b, c = (_numbers(tmp_path / name) for name in "abc")
     _assert_same(a, b)
     assert not a["episodes"].equals(c["episodes"])
 
 
 def test_the_folder_holds_what_others_read(tmp_path: Path) -> None:
-    run_cell(_config(steps=3000), tmp_path)
+    train_student(_config(steps=3000).to_json(), tmp_path)
     episodes = pd.read_parquet(tmp_path / "episodes.parquet")
     assert list(episodes.columns) == [
         "step",
@@ -143,7 +146,7 @@ def test_the_folder_holds_what_others_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("student", [PPO, SAC], ids=["ppo", "sac"])
 def test_a_trained_student_is_loaded_as_it_was_evaluated_last(student: StudentConfig, tmp_path: Path) -> None:
-    run_cell(_config(student, steps=2000), tmp_path)
+    train_student(_config(student, steps=2000).to_json(), tmp_path)
     model = load_trained(tmp_path)
     evaluations = pd.read_parquet(tmp_path / "evaluations.parquet").query("test_set == 'uniform'")
     last = evaluations[evaluations["step"] == evaluations["step"].max()]
@@ -156,32 +159,33 @@ def test_a_trained_student_is_loaded_as_it_was_evaluated_last(student: StudentCo
 def test_a_damaged_checkpoint_is_named_and_records_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(self: CellRun) -> None:
+    advance = TaughtStudent.advance
+
+    def stopped(self: TaughtStudent, until: float, report: Report) -> None:
         if self.step >= 3000:
             raise KeyboardInterrupt
+        advance(self, until, report)
 
-    monkeypatch.setattr(
-        CellRun, "_train_stage", lambda self, inner=CellRun._train_stage: (stop(self), inner(self))
-    )
+    monkeypatch.setattr(TaughtStudent, "advance", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run_cell(_config(), tmp_path)
+        train_student(_config().to_json(), tmp_path)
     monkeypatch.undo()
-    before = pd.read_parquet(tmp_path / "evaluations.parquet")
+    before = read_table(tmp_path / "evaluations.parquet").to_pandas()
     [checkpoint] = (tmp_path / "checkpoints").glob("step-*")
     for name in ("run.npz", "student.npz", "weights.safetensors"):
         content = (checkpoint / name).read_bytes()
         (checkpoint / name).write_bytes(content[: len(content) // 2])
         with pytest.raises(StateError, match="delete it to start anew"):
-            run_cell(_config(), tmp_path)
+            train_student(_config().to_json(), tmp_path)
         (checkpoint / name).write_bytes(content)
-    pd.testing.assert_frame_equal(before, pd.read_parquet(tmp_path / "evaluations.parquet"))
-    run_cell(_config(), tmp_path)  # mended, it goes on
+    pd.testing.assert_frame_equal(before, read_table(tmp_path / "evaluations.parquet").to_pandas())
+    train_student(_config().to_json(), tmp_path)  # mended, it goes on
 
 
 def test_a_folder_of_another_configuration_or_in_use_is_refused(tmp_path: Path) -> None:
-    run_cell(_config(steps=1000), tmp_path)
+    train_student(_config(steps=1000).to_json(), tmp_path)
     with pytest.raises(FolderError, match=r"different: seed\); choose another --out"):
-        run_cell(_config(steps=1000, seed=3), tmp_path)
+        train_student(_config(steps=1000, seed=3).to_json(), tmp_path)
     with (
         locked(tmp_path),
         pytest.raises(FolderError, match="another process is at work"),
@@ -193,7 +197,7 @@ def test_a_folder_of_another_configuration_or_in_use_is_refused(tmp_path: Path) 
 def test_a_full_disk_ends_in_one_message_and_spares_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tutelage.experiments.runs.cell as cell
+    import tutelage.students.sb3.stages as cell
 
     saved: list[int] = []
 
@@ -207,10 +211,10 @@ def test_a_full_disk_ends_in_one_message_and_spares_the_last_checkpoint(
     original = cell.save_student
     monkeypatch.setattr(cell, "save_student", full)
     with pytest.raises(OSError, match="No space left"):
-        run_cell(_config(), tmp_path / "full")
+        train_student(_config().to_json(), tmp_path / "full")
     monkeypatch.undo()
-    run_cell(_config(), tmp_path / "full")
-    run_cell(_config(), tmp_path / "roomy")
+    train_student(_config().to_json(), tmp_path / "full")
+    train_student(_config().to_json(), tmp_path / "roomy")
     _assert_same(_numbers(tmp_path / "full"), _numbers(tmp_path / "roomy"))
 
 
