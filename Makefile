@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: help setup format check test test-slow build benchmark clean
+.PHONY: help setup format check test test-slow resolve build benchmark clean
 
 help:  ## List the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,17 +22,21 @@ format: setup  ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-check: setup  ## Linter, formatter, type checker, doctests
+check: setup  ## Linter, formatter, imports, type checker, doctests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/mypy
-	$(BIN)/pytest --doctest-modules envs teachers students experiments
+	$(BIN)/pytest --doctest-modules --doctest-ignore-import-errors envs teachers students experiments
 
 test: setup  ## Run the tests that fit a laptop (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m 'not slow and not gpu'
 
 test-slow: setup  ## Run the long tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m slow
+
+resolve: setup  ## Ask pip for wheels of all requirements on every Python we name (network)
+	$(BIN)/python tests/check_resolution.py
 
 build: setup  ## Build wheel and sdist; install each in isolation and smoke-test it
 	rm -rf build dist

@@ -193,7 +193,7 @@ def _check(grid: GridConfig, workers: int, seeds: int | None, settings: list[Set
     """Refuse what cannot work, before anything starts: every task teacher and student is built once."""
     import numpy as np
 
-    from tutelage.envs.contract.taught import TaughtVecEnv
+    from tutelage.envs.teaching.taught import TaughtVecEnv
     from tutelage.experiments.worlds.catalogue import build_task_teacher, make_venv, task_env_card
     from tutelage.students.sb3.student import make_student
 
@@ -250,7 +250,7 @@ def check_grid(grid: GridConfig, console: Console) -> bool:
     import numpy as np
     from rich.markup import escape
 
-    from tutelage.envs.contract.curriculum_check import check_curriculum
+    from tutelage.envs.teaching.curriculum_check import check_curriculum
     from tutelage.experiments.worlds.catalogue import build_task_teacher, make_venv, task_env_card
 
     card, well = task_env_card(grid.env), True

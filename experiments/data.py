@@ -114,7 +114,7 @@ class TrainConfig:
     """Whether it answers with actions or with their distribution."""
     loss: str = "huber"
     """huber, mse, kl (of distributions) or sigma (weighted by the expert's deviations)."""
-    augment: Literal["auto", "none", "shift", "strong"] = "auto"
+    augment: Literal["auto", "none", "shift", "strong", "camera"] = "auto"
     """How pictures are changed at random while learning, as in `tutelage distill`; auto: strong, or none
     where the data have the model's own looks."""
     episodes: int = 256

@@ -132,11 +132,12 @@ class DistillConfig:
     loss: str | None = None
     """huber, mse, kl (of distributions) or sigma (weighted by the expert's deviations), of methods that learn
     from labels; default: the method's."""
-    augment: Literal["auto", "none", "shift", "strong"] = "auto"
+    augment: Literal["auto", "none", "shift", "strong", "camera"] = "auto"
     """Change pictures at random while learning: shift them by up to four pixels; strong: also change their
-    colours, so that colours never seen in training do not pass for the goal; the
-    frames of a stack or of a memory's sequence alike. auto: strong; none with --looks none, and for
-    methods that learn from rewards, which take neither stack nor memory with it."""
+    colours, so that colours never seen in training do not pass for the goal; camera: also blur, noise,
+    covered parts and lost depth, as of a real one; the frames of a stack or of a memory's sequence alike.
+    auto: strong; none with --looks none, and for methods that learn from rewards, which take neither stack
+    nor memory with it."""
     episodes: int | None = None
     """Episodes of an evaluation at the end; default: the preset's."""
     evaluations: int | None = None
@@ -231,7 +232,7 @@ def distill(config: DistillConfig) -> int:
     from tutelage.experiments.runs.locking import check_kind, locked
     from tutelage.experiments.trainings.distill_checks import checked
     from tutelage.experiments.trainings.distill_grid import DistillGrid
-    from tutelage.students.torch_tools.warm_up import compile_kernels
+    from tutelage.students.vision.warm_up import compile_kernels
 
     config, console = checked(config), Console()
     out, program = config.folder, "tutelage" if shutil.which("tutelage") else sys.argv[0]

@@ -6,15 +6,11 @@ self-contained `report.html`, the figures as PNG, `summary.csv` (every number) a
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tyro
@@ -22,20 +18,27 @@ import tyro
 from tutelage.envs.contract.names import folder_name
 from tutelage.experiments.reports import plots
 from tutelage.experiments.reports.distill_results import is_distillation
-from tutelage.experiments.reports.page import Picture, explanation, render_html, render_markdown
-from tutelage.experiments.reports.statistics import (
+from tutelage.experiments.reports.page import (
+    Picture,
+    csv_of,
+    explanation,
+    png_of,
+    render_html,
+    render_markdown,
+    write_file,
+)
+from tutelage.experiments.reports.summary import Results, defined, findings, gather, summary_table
+from tutelage.experiments.runs.reading import FloatArray, Grid, check_name, read_grid
+from tutelage.experiments.runs.statistics import (
     Estimate,
+    Resampling,
     bootstrap,
     iqm,
     performance_profile,
     probability_of_improvement,
     sample_efficiency_curve,
+    seconds_curve,
 )
-from tutelage.experiments.reports.summary import Results, defined, findings, gather, summary_table
-from tutelage.experiments.runs.reading import FloatArray, Grid, check_name, read_grid
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PERIODS = ("early", "middle", "late")
 SPECIALISTS = "specialists.json"
@@ -67,47 +70,21 @@ class ReportConfig:
         return 0
 
 
-def png_of(figure: Figure) -> bytes:
-    """A figure as a PNG file's contents."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def _nothing(size: int | None = None) -> Estimate:
     value = np.asarray(np.nan) if size is None else np.full(size, np.nan)
     return Estimate(value, value, value)
 
 
-def seconds_curves(
-    seconds: FloatArray, scores: FloatArray, config: ReportConfig, rng: np.random.Generator
-) -> tuple[FloatArray, Estimate]:
-    """Curve over wall clock: each run interpolated linearly, from the latest start to the earliest end."""
-    there = np.isfinite(seconds) & np.isfinite(scores)
-    runs = [(s[t], y[t]) for s, y, t in zip(seconds, scores, there, strict=True) if t.any()]
-    if not runs:
-        return np.empty(0), _nothing(0)
-    x = np.linspace(
-        max(s[0] for s, _ in runs), max(max(s[0] for s, _ in runs), min(s[-1] for s, _ in runs)), 41
-    )
-    rows = np.stack([np.interp(x, s, y) for s, y in runs])
-    return x, sample_efficiency_curve(rows, rng, confidence=config.confidence, resamples=config.resamples)
-
-
 def _curve_pictures(grid: Grid, results: Results, config: ReportConfig, sets: list[str]) -> Iterator[Picture]:
     rng, palette = np.random.default_rng(config.seed), plots.colours(grid.task_teachers, grid.baseline)
     options: dict[str, Any] = {"y_label": f"{results.unit}, IQM over runs", "percent": results.percent}
+    how: dict[str, Any] = {"confidence": config.confidence, "resamples": config.resamples}
     by_step, by_second = [], []
     for name in sets:
         curves = results.curves[name]
-        with_steps = {
-            task_teacher: sample_efficiency_curve(
-                scores, rng, confidence=config.confidence, resamples=config.resamples
-            )
-            for task_teacher, scores in curves.items()
-        }
+        with_steps = {t: sample_efficiency_curve(scores, rng, **how) for t, scores in curves.items()}
         by_step.append((name, {task_teacher: (results.steps, e) for task_teacher, e in with_steps.items()}))
-        timed = {t: seconds_curves(results.seconds[t], scores, config, rng) for t, scores in curves.items()}
+        timed = {t: seconds_curve(results.seconds[t], scores, rng, **how) for t, scores in curves.items()}
         by_second.append((name, timed))
     band = f"Bands are pointwise {100 * config.confidence:g} % intervals over runs"
     figure = plots.curves(by_step, palette, x_label="training steps", mark=results.step, **options)
@@ -132,10 +109,7 @@ def _score_pictures(grid: Grid, results: Results, config: ReportConfig, sets: li
     panels = []
     for name in sets:
         runs = {task_teacher: defined(scores) for task_teacher, scores in results.final[name].items()}
-        dots = {
-            t: (s, bootstrap([s], iqm, rng, unit="run", **how) if len(s) else _nothing())
-            for t, s in runs.items()
-        }
+        dots = {t: (s, bootstrap([s], iqm, rng, **how) if len(s) else _nothing()) for t, s in runs.items()}
         panels.append((name, dots))
     yield Picture(
         f"final-{results.student}",
@@ -146,7 +120,7 @@ def _score_pictures(grid: Grid, results: Results, config: ReportConfig, sets: li
     first = {task_teacher: runs for task_teacher, (runs, _) in panels[0][1].items() if len(runs)}
     if grid.baseline in first and len(first) > 1:
         chances = {
-            t: bootstrap([s, first[grid.baseline]], probability_of_improvement, rng, unit="run", **how)
+            t: bootstrap([s, first[grid.baseline]], probability_of_improvement, rng, **how)
             for t, s in first.items()
             if t != grid.baseline
         }
@@ -265,45 +239,24 @@ def pictures(grid: Grid, student: str, config: ReportConfig) -> list[Picture]:
     ]
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write all or nothing: a full disk leaves the report of before."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)
-
-
-def csv_of(rows: list[dict[str, Any]]) -> bytes:
-    """Rows of the same keys as CSV; NaN as nothing."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows
-    )
-    return table.getvalue().encode()
-
-
 def report(config: ReportConfig) -> Path:
     """Write the report of a folder of `tutelage compare` or `distill` and return the path of its page.
 
     Raises:
         GridError: when the folder is neither, or has no such test set.
     """
+    resampling = Resampling(config.confidence, config.resamples, config.seed)
     if is_distillation(config.folder):
         from tutelage.experiments.reports.distill_report import report_distillation
 
-        return report_distillation(config)
+        return report_distillation(config.folder, config.out, config.test_set, resampling)
     if (config.folder / SPECIALISTS).exists():
         from tutelage.experiments.reports.specialists_report import report_specialists
 
-        return report_specialists(config)
+        return report_specialists(config.folder, config.out, resampling)
     grid = read_grid(config.folder)
     check_name("test set", config.test_set or grid.primary, grid.test_sets)
-    how: dict[str, Any] = {
-        "confidence": config.confidence,
-        "resamples": config.resamples,
-        "seed": config.seed,
-    }
+    how = asdict(resampling)
     rows = summary_table(grid, test_set=config.test_set, **how)
     drawn = {student: pictures(grid, student, config) for student in grid.students}
     said = {

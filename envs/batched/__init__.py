@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from tutelage.envs.batched.adaptors.sb3 import SB3VecTask as SB3VecTask
     from tutelage.envs.batched.adaptors.skrl import SkrlVecTask as SkrlVecTask
     from tutelage.envs.batched.cameras.camera_config import CameraConfig as CameraConfig
-    from tutelage.envs.batched.cameras.camera_config import make_cameras as make_cameras
+    from tutelage.envs.batched.cameras.factory import make_cameras as make_cameras
     from tutelage.envs.batched.looks.contact_sheet import contact_sheet as contact_sheet
     from tutelage.envs.batched.looks.image_augmentation import ImageAugmentation as ImageAugmentation
     from tutelage.envs.batched.looks.visual_randomization import VisualRandomization as VisualRandomization
+    from tutelage.envs.batched.simulators.factory import make_simulator as make_simulator
     from tutelage.envs.batched.simulators.simulator import Simulator as Simulator
     from tutelage.envs.batched.simulators.simulator import SimulatorError as SimulatorError
     from tutelage.envs.batched.simulators.simulator import SimulatorWarning as SimulatorWarning
-    from tutelage.envs.batched.simulators.simulator import make_simulator as make_simulator
     from tutelage.envs.batched.task.rows import Rows as Rows
     from tutelage.envs.batched.task.streams import RandomStreams as RandomStreams
     from tutelage.envs.batched.task.vec_task import VecTask as VecTask

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from tutelage.envs.contract.packages import need_package
+
 if TYPE_CHECKING:
     from tutelage.experiments.bench.measurement import Measurement
+
+BENCH_EXTRA = "pip install 'tutelage[bench]'"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ def measurements(config: BenchConfig) -> Iterator[Measurement]:
     Raises:
         SimulatorError: when a GPU is asked for and there is none; the message names the cure.
         ValueError: when the package that a GPU needs is missing.
+        MissingPackageError: when one is missing that a benchmark compares with.
     """
     if config.device == "cuda" and config.what in ("sim", "render", "distill"):
         _need_gpu()
@@ -64,10 +69,12 @@ def measurements(config: BenchConfig) -> Iterator[Measurement]:
     if config.what == "envs":
         from tutelage.experiments.bench.envs import bench_envs
 
+        need_package("pygame", "Gymnasium's BipedalWalker", BENCH_EXTRA)
         return bench_envs(runs=2 if config.quick else 5)
     if config.what == "sim":
         from tutelage.experiments.bench.sim import bench_sim
 
+        need_package("imageio", "Gymnasium's Hopper", BENCH_EXTRA)
         return bench_sim(config.device, runs=2 if config.quick else 5)
     if config.what == "distill":
         from tutelage.experiments.bench.distill import bench_distill

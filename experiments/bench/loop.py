@@ -57,8 +57,8 @@ def bench_loop(runs: int = 7, steps: int = 40_000) -> Iterator[Measurement]:
     from stable_baselines3.common.monitor import Monitor
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-    from tutelage.envs.contract.taught import TaughtVecEnv
     from tutelage.envs.point_mass.point_mass_gate import PointMassGateVecEnv
+    from tutelage.envs.teaching.taught import TaughtVecEnv
     from tutelage.teachers import make_task_teacher
 
     def taught(venv: VecEnv, name: str) -> TaughtVecEnv:

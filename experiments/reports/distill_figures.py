@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from tutelage.experiments.report import ReportConfig, png_of, seconds_curves
 from tutelage.experiments.reports import plots
 from tutelage.experiments.reports.distill_results import Distillation
 from tutelage.experiments.reports.distill_summary import SECONDS, estimate
-from tutelage.experiments.reports.page import Picture
-from tutelage.experiments.reports.statistics import (
+from tutelage.experiments.reports.page import Picture, png_of
+from tutelage.experiments.runs.reading import FloatArray
+from tutelage.experiments.runs.statistics import (
     Estimate,
+    Resampling,
     iqm,
     mean,
     probability_of_improvement,
     sample_efficiency_curve,
+    seconds_curve,
 )
-from tutelage.experiments.runs.reading import FloatArray
 
 EXPERT = "expert"
 PARTS = {
@@ -40,21 +42,16 @@ SEEN = {
 """Pictures in the folders of the cells, and their titles."""
 
 
-def resampling(config: ReportConfig) -> dict[str, Any]:
-    """How intervals are found, as arguments of `estimate` and `summary_rows`."""
-    return {"confidence": config.confidence, "resamples": config.resamples, "seed": config.seed}
-
-
 def palette_of(found: Distillation) -> dict[str, str]:
     """A colour for each method and the expert."""
     return {**plots.colours(found.methods, found.baseline), EXPERT: plots.INK}
 
 
-def figures(found: Distillation, config: ReportConfig) -> Iterator[Picture]:
+def figures(found: Distillation, resampling: Resampling) -> Iterator[Picture]:
     """Draw all that there is."""
-    how = resampling(config)
+    how = asdict(resampling)
     if any(run.curves for run in found.runs):
-        yield from _curves(found, config)
+        yield from _curves(found, resampling)
     done = [method for method in found.methods if found.finished(method)]
     if done:
         palette = palette_of(found)
@@ -89,12 +86,13 @@ def figures(found: Distillation, config: ReportConfig) -> Iterator[Picture]:
     yield from _seen(found)
 
 
-def _curves(found: Distillation, config: ReportConfig) -> Iterator[Picture]:
+def _curves(found: Distillation, resampling: Resampling) -> Iterator[Picture]:
     """Success against frames and against seconds, on the test sets that were evaluated on the way."""
-    rng, palette = np.random.default_rng(config.seed), palette_of(found)
+    rng, palette = np.random.default_rng(resampling.seed), palette_of(found)
     sets = [
         name for name in found.test_sets if any(len(run.curves.get(name, ((),))[0]) > 1 for run in found.runs)
     ] or [found.main]
+    how: dict[str, Any] = {"confidence": resampling.confidence, "resamples": resampling.resamples}
     by_frame, by_second = [], []
     for name in sets:
         lines: dict[str, tuple[FloatArray, Estimate]] = {}
@@ -104,9 +102,9 @@ def _curves(found: Distillation, config: ReportConfig) -> Iterator[Picture]:
             if not curves:
                 continue
             frames, seconds, scores = (_stack([curve[i] for curve in curves]) for i in range(3))
-            e = sample_efficiency_curve(scores, rng, confidence=config.confidence, resamples=config.resamples)
+            e = sample_efficiency_curve(scores, rng, **how)
             lines[method] = (np.nanmean(frames, axis=0), e)
-            timed[method] = seconds_curves(seconds, scores, config, rng)
+            timed[method] = seconds_curve(seconds, scores, rng, **how)
         for several in (lines, timed):
             if found.experts and several:
                 ends = np.array([0.0, max(float(np.max(x)) for x, _ in several.values() if len(x))])
@@ -114,7 +112,7 @@ def _curves(found: Distillation, config: ReportConfig) -> Iterator[Picture]:
                 several[EXPERT] = (ends, Estimate(level, level, level))
         by_frame.append((name, lines))
         by_second.append((name, timed))
-    band = f"IQM over runs, with pointwise {100 * config.confidence:g} % intervals"
+    band = f"IQM over runs, with pointwise {100 * resampling.confidence:g} % intervals"
     options: dict[str, Any] = {"y_label": "success, %, IQM over runs", "percent": True}
     yield Picture(
         "curves",

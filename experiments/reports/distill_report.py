@@ -7,13 +7,12 @@
 from __future__ import annotations
 
 import html
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage.experiments.report import ReportConfig, csv_of, write_file
-from tutelage.experiments.reports.distill_figures import EXPERT, figures, palette_of, resampling
+from tutelage.experiments.reports.distill_figures import EXPERT, figures, palette_of
 from tutelage.experiments.reports.distill_results import Distillation, read_distillation
 from tutelage.experiments.reports.distill_summary import (
     cost_table,
@@ -25,15 +24,18 @@ from tutelage.experiments.reports.distill_summary import (
 )
 from tutelage.experiments.reports.page import (
     Picture,
+    csv_of,
     document,
     figure,
     flat,
     numbers_table,
     pairs,
     words_table,
+    write_file,
 )
 from tutelage.experiments.reports.summary import p_text
 from tutelage.experiments.runs.reading import check_name
+from tutelage.experiments.runs.statistics import Resampling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,25 +50,31 @@ SPEED_NOTE = (
 )
 
 
-def report_distillation(config: ReportConfig) -> Path:
+def report_distillation(folder: Path, out: Path | None, test_set: str | None, resampling: Resampling) -> Path:
     """Write the report of a folder of `tutelage distill` and return the path of its page.
+
+    Args:
+        folder: of the runs.
+        out: where to write; None: `report` inside of `folder`.
+        test_set: to compare on; None: the main one.
+        resampling: how intervals are computed.
 
     Raises:
         GridError: when the folder is none, or has no such test set.
     """
-    found = read_distillation(config.folder)
-    if config.test_set is not None:
-        check_name("test set", config.test_set, found.test_sets)
-        others = [name for name in found.test_sets if name != config.test_set]
-        found = replace(found, test_sets=(config.test_set, *others))
-    rows = summary_rows(found, **resampling(config))
-    drawn = list(figures(found, config))
-    out = config.out or config.folder / "report"
+    found = read_distillation(folder)
+    if test_set is not None:
+        check_name("test set", test_set, found.test_sets)
+        others = [name for name in found.test_sets if name != test_set]
+        found = replace(found, test_sets=(test_set, *others))
+    rows = summary_rows(found, **asdict(resampling))
+    drawn = list(figures(found, resampling))
+    out = out or folder / "report"
     out.mkdir(parents=True, exist_ok=True)
     for picture in drawn:
         write_file(out / f"{picture.name}.png", picture.png)
-    note = _explanation(config)
-    said = _findings(found, rows, config.confidence)
+    note = _explanation(resampling)
+    said = _findings(found, rows, resampling.confidence)
     write_file(out / "summary.csv", csv_of(rows))
     write_file(out / "runs.csv", csv_of(run_rows(found)))
     write_file(out / "summary.md", _markdown(found, rows, said, note).encode())
@@ -74,14 +82,14 @@ def report_distillation(config: ReportConfig) -> Path:
     return out / "report.html"
 
 
-def _explanation(config: ReportConfig) -> str:
+def _explanation(resampling: Resampling) -> str:
     return (
         f"Success in percent of fixed episodes, the same for all. IQM: mean of the middle half of the runs. "
-        f"Brackets: {100 * config.confidence:g} % bootstrap intervals over whole runs ({config.resamples:,} "
-        "resamples, percentiles expanded for few runs). % of the expert's: mean of each run's share of its "
-        "own expert's success. P(beats baseline): chance that a run scores above a run of the baseline, ties "
-        "counted half. Held-out looks: colours, textures and lights of no training, cameras as in training; "
-        "looks beyond: cameras too deviate more."
+        f"Brackets: {100 * resampling.confidence:g} % bootstrap intervals over whole runs "
+        f"({resampling.resamples:,} resamples, percentiles expanded for few runs). % of the expert's: mean "
+        "of each run's share of its own expert's success. P(beats baseline): chance that a run scores above "
+        "a run of the baseline, ties counted half. Held-out looks: colours, textures and lights of no "
+        "training, cameras as in training; looks beyond: cameras too deviate more."
     )
 
 

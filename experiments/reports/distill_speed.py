@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from tutelage.experiments.reports.distill_results import Distillation, Run
-from tutelage.experiments.reports.statistics import area_under_curve
 from tutelage.experiments.runs.reading import FloatArray
+from tutelage.experiments.runs.statistics import area_under_curve
 
 ENOUGH = 0.95
 """The share of its expert's success at which a student counts as good as its expert."""

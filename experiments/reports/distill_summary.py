@@ -20,7 +20,8 @@ from tutelage.experiments.reports.distill_speed import (
     over_frames,
     speed_figures,
 )
-from tutelage.experiments.reports.statistics import (
+from tutelage.experiments.runs.reading import FloatArray
+from tutelage.experiments.runs.statistics import (
     Estimate,
     Statistic,
     bootstrap,
@@ -30,7 +31,6 @@ from tutelage.experiments.reports.statistics import (
     probability_of_improvement,
     welch,
 )
-from tutelage.experiments.runs.reading import FloatArray
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +65,7 @@ def estimate(
         nothing = np.asarray(np.nan)
         return Estimate(nothing, nothing, nothing)
     rng = np.random.default_rng(seed)
-    return bootstrap(scores, statistic, rng, confidence=confidence, resamples=resamples, unit="run")
+    return bootstrap(scores, statistic, rng, confidence=confidence, resamples=resamples)
 
 
 def summary_rows(

@@ -7,14 +7,22 @@ mailed, archived and printed.
 from __future__ import annotations
 
 import base64
+import csv
 import html
+import io
 import json
+import math
+import os
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tutelage.experiments.reports.plots import colours
 from tutelage.experiments.reports.summary import readable
 from tutelage.experiments.runs.reading import Cell, Grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -241,3 +249,28 @@ def render_markdown(grid: Grid, rows: list[dict[str, Any]], said: dict[str, list
     out += [f"Versions: {pairs(grid.description.get('versions'))}.", ""]
     out += [f"Machine: {pairs(grid.description.get('machine'))}.", ""]
     return "\n".join(out)
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure as a PNG file's contents."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write all or nothing: a full disk leaves the report of before."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+def csv_of(rows: list[dict[str, Any]]) -> bytes:
+    """Rows of the same keys as CSV; NaN as nothing."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows
+    )
+    return table.getvalue().encode()

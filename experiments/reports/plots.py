@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
-from tutelage.experiments.reports.statistics import Estimate
 from tutelage.experiments.runs.reading import FloatArray, Grid
+from tutelage.experiments.runs.statistics import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,48 +3,55 @@
 from __future__ import annotations
 
 import html
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tutelage.experiments.reports import plots
 from tutelage.experiments.reports.distill_summary import estimate, number
-from tutelage.experiments.reports.page import Picture, document, figure, numbers_table, pairs
+from tutelage.experiments.reports.page import (
+    Picture,
+    csv_of,
+    document,
+    figure,
+    numbers_table,
+    pairs,
+    png_of,
+    write_file,
+)
 from tutelage.experiments.runs.reading import GridError
 from tutelage.experiments.runs.records import read_json
-
-if TYPE_CHECKING:
-    from tutelage.experiments.report import ReportConfig
+from tutelage.experiments.runs.statistics import Resampling
 
 KINDS = {"training": "training tasks", "held_out": "tasks that no training shows"}
 KEYS = {"success": "success, %", "worst_cluster": "worst cluster, %"}
 
 
-def report_specialists(config: ReportConfig) -> Path:
+def report_specialists(folder: Path, out: Path | None, resampling: Resampling) -> Path:
     """Write the report and return the path of its page.
+
+    Args:
+        folder: of the seeds.
+        out: where to write; None: `report` inside of `folder`.
+        resampling: how intervals are computed.
 
     Raises:
         GridError: when the folder's description is damaged, or no seed has finished.
     """
-    from tutelage.experiments.report import csv_of, png_of, write_file
-
-    described = read_json(config.folder / "specialists.json")
+    described = read_json(folder / "specialists.json")
     seeds = described.get("seeds", [])
-    results = {seed: read_json(config.folder / f"seed-{seed}" / "results.json") for seed in seeds}
+    results = {seed: read_json(folder / f"seed-{seed}" / "results.json") for seed in seeds}
     results = {seed: found for seed, found in results.items() if found}
     if not results:
-        raise GridError(f"no seed in {config.folder} has finished; the same command goes on")
+        raise GridError(f"no seed in {folder} has finished; the same command goes on")
     arms = list(dict.fromkeys(arm for found in results.values() for arm in found["arms"]))
     rows = [
         _row(arm, [found["arms"][arm] for found in results.values() if arm in found["arms"]]) for arm in arms
     ]
     palette = plots.colours(arms, arms[0])
-    how: dict[str, Any] = {
-        "confidence": config.confidence,
-        "resamples": config.resamples,
-        "seed": config.seed,
-    }
+    how = asdict(resampling)
     panels = []
     for kind, title in KINDS.items():
         scores = {arm: _scores(results, arm, kind) for arm in arms}
@@ -58,7 +65,7 @@ def report_specialists(config: ReportConfig) -> Path:
         "Each dot is a seed; diamonds are interquartile means with their intervals.",
         png_of(plots.final_scores(panels, palette, label="success, %", percent=True)),
     )
-    out = config.out or config.folder / "report"
+    out = out or folder / "report"
     out.mkdir(parents=True, exist_ok=True)
     write_file(out / "final.png", drawn.png)
     write_file(out / "summary.csv", csv_of(rows))

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.experiments.reports.statistics import (
+from tutelage.experiments.runs.reading import FloatArray, Grid, check_name
+from tutelage.experiments.runs.statistics import (
     area_under_curve,
     bootstrap,
     holm,
@@ -22,7 +23,6 @@ from tutelage.experiments.reports.statistics import (
     probability_of_improvement,
     welch,
 )
-from tutelage.experiments.runs.reading import FloatArray, Grid, check_name
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _row(
     def put(key: str, samples: list[FloatArray], statistic: Any = iqm) -> None:
         value = low = high = math.nan
         if all(len(sample) for sample in samples):
-            e = bootstrap(samples, statistic, rng, confidence=confidence, resamples=resamples, unit="run")
+            e = bootstrap(samples, statistic, rng, confidence=confidence, resamples=resamples)
             value, low, high = float(e.value), float(e.low), float(e.high)
         row[key], row[f"{key}_low"], row[f"{key}_high"] = value, low, high
 

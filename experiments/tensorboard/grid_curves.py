@@ -69,7 +69,7 @@ def at_common_steps(
 def iqm_band(steps: NDArray[np.int64], values: FloatArray, confidence: float = 0.95) -> CurveBand:
     """Interquartile mean and interval over the seeds at each step, of those seeds that are not NaN there.
 
-    What `tutelage.experiments.reports.statistics.bootstrap` gives of `iqm`, faster: the same resamples of
+    What `tutelage.experiments.runs.statistics.bootstrap` gives of `iqm`, faster: the same resamples of
     the seeds are taken at all steps, so that the mean of each is a fixed weighting of the sorted values.
 
     Args:
@@ -93,12 +93,12 @@ def iqm_band(steps: NDArray[np.int64], values: FloatArray, confidence: float = 0
 @lru_cache(maxsize=64)
 def _resampling(n: int, confidence: float) -> tuple[FloatArray, float]:
     """Weights of n sorted values in the interquartile mean of each resample, and the share to cut off."""
-    from tutelage.experiments.reports.statistics import expanded_tail
+    from tutelage.experiments.runs.statistics import expanded_tail
 
     drawn = np.sort(np.random.default_rng(n).integers(0, n, (_RESAMPLES, n)), axis=1)
     inner = drawn[:, n // 4 : n - n // 4]
     weights = (inner[:, :, None] == np.arange(n)).mean(axis=1)
-    return weights, expanded_tail(confidence, n, n - 1)
+    return weights, expanded_tail(confidence, n)
 
 
 class GridCurves:

@@ -276,7 +276,7 @@ class GridLog:
 
     def _point(self, step: int, values: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
         """Scalars of one step: interquartile mean and bootstrap interval over the seeds."""
-        from tutelage.experiments.reports.statistics import bootstrap, iqm
+        from tutelage.experiments.runs.statistics import bootstrap, iqm
 
         point = {"grid/seeds": float(max(map(len, values.values())))}
         for metric, by_seed in values.items():
@@ -286,7 +286,7 @@ class GridLog:
                 continue
             # A generator of its own for each step: the interval does not depend on what came before.
             rng = np.random.default_rng(step)
-            found = bootstrap([scores], iqm, rng, confidence=self.confidence, unit="run")
+            found = bootstrap([scores], iqm, rng, confidence=self.confidence)
             value = float(found.value)
             ends = (float(found.low), float(found.high)) if len(scores) > 1 else (value, value)
             point |= {

@@ -10,13 +10,13 @@ from tutelage.envs.contract.names import check_folder_names, unknown_name
 from tutelage.experiments.distill import DistillConfig, given_expert, make_task
 from tutelage.experiments.trainings.distill_presets import MODALITIES, PRESETS
 from tutelage.experiments.trainings.distilled_student import make_student, members, method_settings
+from tutelage.students.distillation.machinery.actor_critic import ActorCritic, check_augmentation
 from tutelage.students.distillation.machinery.registry import (
     METHODS,
     check_method_name,
     method_card,
     method_class,
 )
-from tutelage.students.ppo.actor_critic import ActorCritic, check_augmentation
 from tutelage.teachers.experts.mlp_expert import check_expert
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PRELOAD = (
     "tutelage.experiments.trainings.distilled_student",
     "tutelage.envs.batched.cameras.cpu_cameras",
-    "tutelage.envs.contract.taught",
+    "tutelage.envs.teaching.taught",
     "pandas",
     "pyarrow.parquet",
     "tensorboard.compat.proto.event_pb2",

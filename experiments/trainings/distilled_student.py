@@ -14,7 +14,6 @@ from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.names import base_name
 from tutelage.envs.contract.state import StateDict
 from tutelage.experiments.distill import DistillConfig, make_task, only
-from tutelage.experiments.reports import distill_pictures as pictures
 from tutelage.experiments.runs.cell import run_cell
 from tutelage.experiments.runs.records import read_json, read_status
 from tutelage.experiments.runs.report import Report
@@ -22,6 +21,7 @@ from tutelage.experiments.runs.settings import parse_settings
 from tutelage.experiments.runs.sweeps import Variant, expand_methods, settings_of
 from tutelage.experiments.runs.training import Costs, PlayTestSet, Progress, Results
 from tutelage.experiments.tensorboard.event_log import RunLog
+from tutelage.experiments.trainings import distill_pictures as pictures
 from tutelage.experiments.trainings.distill_presets import ON_THE_WAY, main_looks, on_the_way, test_sets
 from tutelage.experiments.trainings.expert import EVALUATION_SEED, expert_name
 from tutelage.students.distillation.machinery.checkpoint import load_checkpoint, read_beside, save_checkpoint
@@ -42,6 +42,7 @@ AUGMENTATIONS = {
     "none": None,
     "shift": ImageAugmentation.drq(),
     "strong": ImageAugmentation.unseen_looks(),
+    "camera": ImageAugmentation.camera(),
 }
 BY_SECOND = "by_second"
 """TensorBoard log of a run against seconds, those of the expert's training included."""
@@ -178,7 +179,7 @@ def make_student(
 
 def saliency_of(config: DistillConfig, student: VisionStudent, seed: int) -> pictures.Picture:
     """What a student's actions depend on, in looks of the main test set."""
-    from tutelage.experiments.reports.saliency import saliency_sheet
+    from tutelage.experiments.tensorboard.saliency import saliency_sheet
 
     looks = main_looks(config.task, config.training_looks)
     task = make_task(config, pictures.SHOWN, looks, seed)

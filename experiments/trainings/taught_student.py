@@ -24,13 +24,13 @@ from tutelage.envs.batched.adaptors.sb3 import SB3VecTask
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.interface import Scores
 from tutelage.envs.contract.state import StateDict
-from tutelage.envs.contract.taught import TaughtVecEnv
-from tutelage.experiments.reports.galleries import draw_task_space
+from tutelage.envs.teaching.taught import TaughtVecEnv
 from tutelage.experiments.runs.cell import EVALUATION_SEED, run_cell
 from tutelage.experiments.runs.config import CellConfig, hyperparameters
 from tutelage.experiments.runs.report import Report, quietly
 from tutelage.experiments.runs.training import Costs, PlayTestSet, Progress, Results
 from tutelage.experiments.tensorboard.clips import clip_tasks, record_clip
+from tutelage.experiments.tensorboard.galleries import draw_task_space
 from tutelage.experiments.tensorboard.grid_log import SB3Output
 from tutelage.experiments.worlds.catalogue import build_task_teacher, make_eval_venv, make_venv, task_env_card
 from tutelage.students.sb3.checkpoint import load_student, save_student

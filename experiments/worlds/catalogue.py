@@ -187,7 +187,7 @@ def make_venv(card: TaskEnvCard, n_envs: int, workers: bool = False) -> VecEnv:
     if workers:
         from stable_baselines3.common.vec_env import SubprocVecEnv
 
-        from tutelage.envs.contract.taught import TaskQueue
+        from tutelage.envs.teaching.taught import TaskQueue
 
         return SubprocVecEnv([lambda: TaskQueue(card.make(None)) for _ in range(n_envs)])
     from tutelage.envs.contract.vector import GymTaskVecEnv

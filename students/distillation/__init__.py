@@ -22,7 +22,7 @@ aacd                the student                 rewards (PPO), with the expert's
 asymmetric_ppo      the student                 rewards (PPO) alone
 ==================  ==========================  ======================================================
 
-`dataset_recording` and `dataset_cloning` do the first apart: frames on disk, and a student from them.
+`tutelage.students.datasets` does the first apart: frames on disk, and a student from them.
 `checkpoint` saves any of these in mid-run.
 """
 
@@ -33,13 +33,6 @@ from typing import TYPE_CHECKING
 from tutelage.envs.contract.names import lazy_names
 
 if TYPE_CHECKING:
-    from tutelage.students.datasets.dataset import Dataset as Dataset
-    from tutelage.students.datasets.dataset import DatasetWriter as DatasetWriter
-    from tutelage.students.datasets.dataset_chunks import repair as repair
-    from tutelage.students.datasets.dataset_cloning import CloningConfig as CloningConfig
-    from tutelage.students.datasets.dataset_cloning import clone_from as clone_from
-    from tutelage.students.datasets.dataset_recording import RecordingConfig as RecordingConfig
-    from tutelage.students.datasets.dataset_recording import record as record
     from tutelage.students.distillation import aacd as aacd
     from tutelage.students.distillation import asymmetric_ppo as asymmetric_ppo
     from tutelage.students.distillation import behaviour_cloning as behaviour_cloning

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
+from tutelage.students.distillation.machinery.actor_critic import ActorCritic, check_head
 from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.learner import LearningConfig
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
-from tutelage.students.ppo.actor_critic import ActorCritic, check_head
 from tutelage.students.ppo.formulas import PPOConfig
 from tutelage.students.vision.critics import Critic
 from tutelage.teachers.experts.mlp_expert import MLPExpert, check_expert

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from tutelage.students.distillation.machinery.actor_critic import ActorCritic
 from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.learner import LearningConfig
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
-from tutelage.students.ppo.actor_critic import ActorCritic
 from tutelage.students.ppo.formulas import PPOConfig
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from tutelage.students.distillation.dagger import Dagger, DaggerConfig, mixture
+from tutelage.students.distillation.machinery.actor_critic import discount
 from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.progress import DistillationResult, OnProgress
 from tutelage.students.distillation.machinery.roll_out import Drive
-from tutelage.students.ppo.actor_critic import discount
 from tutelage.students.ppo.formulas import PPOConfig, gae
 from tutelage.students.torch_tools.threads import torch_threads
 from tutelage.students.vision.vision_config import STUDENT_VIEW

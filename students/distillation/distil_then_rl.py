@@ -13,12 +13,15 @@ from torch import Generator, Tensor
 from tutelage.envs.contract.state import StateDict
 from tutelage.students.distillation.asymmetric_ppo import AsymmetricPPOConfig
 from tutelage.students.distillation.dagger_value import DaggerValue, DaggerValueConfig
+from tutelage.students.distillation.machinery.actor_critic import (
+    ActorCritic,
+    Trajectories,
+    check_actor_critic,
+)
 from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.learner import Learner, LearningConfig
-from tutelage.students.distillation.machinery.losses import gaussian_kl
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
-from tutelage.students.ppo.actor_critic import ActorCritic, Trajectories, check_actor_critic
-from tutelage.students.ppo.formulas import PPOConfig, Terms
+from tutelage.students.ppo.formulas import PPOConfig, Terms, gaussian_kl
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import Observations, VecTask

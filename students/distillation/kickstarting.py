@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from torch import Tensor
 
 from tutelage.envs.contract.state import StateDict
+from tutelage.students.distillation.machinery.actor_critic import ActorCritic, Trajectories
 from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.learner import LearningConfig
-from tutelage.students.distillation.machinery.losses import gaussian_kl
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
-from tutelage.students.ppo.actor_critic import ActorCritic, Trajectories
-from tutelage.students.ppo.formulas import PPOConfig
+from tutelage.students.ppo.formulas import PPOConfig, gaussian_kl
 from tutelage.teachers.experts.expert_router import ExpertRouter
 
 if TYPE_CHECKING:

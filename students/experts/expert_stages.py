@@ -134,7 +134,7 @@ class SB3Stage:
         monitor: Monitor,
     ) -> None:
         from tutelage.envs.batched.adaptors.sb3 import SB3VecTask
-        from tutelage.envs.contract.taught import TaughtVecEnv
+        from tutelage.envs.teaching.taught import TaughtVecEnv
         from tutelage.students.sb3.student import make_student
 
         def count(episodes: Episodes) -> None:

@@ -13,7 +13,7 @@ from tutelage.students.sb3.checkpoint import load_student, save_student
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
-    from tutelage.envs.contract.taught import TaughtVecEnv
+    from tutelage.envs.teaching.taught import TaughtVecEnv
 
 
 def save_stage(folder: Path, model: BaseAlgorithm, taught: TaughtVecEnv, beside: Mapping[str, Any]) -> None:

@@ -308,12 +308,6 @@ class VisionStudent(nn.Module):
             ) from None
         return student.to(device)
 
-    def export_onnx(self, path: str | Path) -> float:
-        """Write the policy as ONNX; see `tutelage.students.vision.onnx_export.export_onnx`."""
-        from tutelage.students.vision.onnx_export import export_onnx
-
-        return export_onnx(self, path)
-
     # --- inner works -----------------------------------------------------------------------------------
 
     def _remember(self, seen: Tensor, state: StudentState) -> tuple[Tensor, StudentState]:

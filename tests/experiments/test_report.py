@@ -11,9 +11,9 @@ import pytest
 
 from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks
 from tutelage.experiments.report import ReportConfig, report
-from tutelage.experiments.reports.statistics import holm, iqm, welch
 from tutelage.experiments.reports.summary import findings, gather, readable, summary_table
 from tutelage.experiments.runs.reading import GridError, read_grid
+from tutelage.experiments.runs.statistics import holm, iqm, welch
 
 
 def set_success(folder, cell, value):

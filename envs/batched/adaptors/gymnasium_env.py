@@ -14,7 +14,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.envs.batched.cameras.camera_config import CameraConfig, Cameras, make_cameras
+from tutelage.envs.batched.cameras.camera_config import CameraConfig, Cameras
+from tutelage.envs.batched.cameras.factory import make_cameras
 from tutelage.envs.batched.task.vec_task import VecTask
 from tutelage.envs.contract.state import StateDict
 from tutelage.envs.contract.tasks import Tasks

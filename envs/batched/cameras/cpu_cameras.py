@@ -49,7 +49,7 @@ class CpuCameras:
 
     Args:
         simulator: whose environments to render.
-        configs: cameras; checked by `tutelage.envs.batched.cameras.camera_config.make_cameras`.
+        configs: cameras; checked by `tutelage.envs.batched.cameras.factory.make_cameras`.
     """
 
     def __init__(self, simulator: BatchSimulator, configs: Sequence[CameraConfig]) -> None:

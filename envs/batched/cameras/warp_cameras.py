@@ -53,7 +53,7 @@ class WarpCameras:
 
     Args:
         simulator: whose environments to render.
-        configs: cameras; checked by `tutelage.envs.batched.cameras.camera_config.make_cameras`.
+        configs: cameras; checked by `tutelage.envs.batched.cameras.factory.make_cameras`.
     """
 
     def __init__(self, simulator: WarpSimulator, configs: Sequence[CameraConfig]) -> None:

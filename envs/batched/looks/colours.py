@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -15,8 +17,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     import mujoco
 
-    from tutelage.envs.batched.looks.visual_randomization import VisualRandomization
-
 Range = tuple[float, float]
 """Least and most that something differs from what the model says; the direction is random."""
 
@@ -27,11 +27,23 @@ GREY = 0.05
 """Saturation below which a colour has no hue of its own: its tint is one that could be drawn anew."""
 
 
+@dataclass(frozen=True)
+class ColourRanges:
+    """The settings of `VisualRandomization` that colours are drawn by; each is explained there."""
+
+    hue: Range
+    saturation: Range
+    brightness: Range
+    replaced: float
+    replaced_hues: Range
+    keep_hue: tuple[str, ...]
+
+
 class GeomColours:
     """Colours of a model's geoms, as constants on the device, from which those of episodes are drawn.
 
     Args:
-        config: whose colours, `replaced_hues` and `keep_hue` apply.
+        config: how far colours may be from the model's.
         model: whose geoms.
         device: where colours are drawn.
 
@@ -44,7 +56,7 @@ class GeomColours:
         ValueError: when the model has no geom of a name in `keep_hue`, or no hue is left to draw.
     """
 
-    def __init__(self, config: VisualRandomization, model: mujoco.MjModel, device: torch.device) -> None:
+    def __init__(self, config: ColourRanges, model: mujoco.MjModel, device: torch.device) -> None:
         from tutelage.envs.batched.cameras.shading import drawn_textures, resolve_colours
 
         def constant(values: Any) -> Tensor:
@@ -52,7 +64,7 @@ class GeomColours:
 
         self.config = config
         rgba = resolve_colours(model.geom_rgba[None], model.mat_rgba[None], model.geom_matid)[0]
-        kept = self.kept_geoms = find_kept_geoms(config, model)
+        kept = self.kept_geoms = find_kept_geoms(config.keep_hue, model)
         # Textures, not materials, which differ between geoms of one look where `textures` added them.
         texture = np.append(drawn_textures(model), -1)[model.geom_matid]
         looks = [(*map(float, rgba[i]), int(texture[i]), i in kept) for i in range(model.ngeom)]
@@ -140,17 +152,17 @@ def _within_unit(values: Tensor, shifts: Tensor) -> Tensor:
     return torch.where((moved < 0) | (moved > 1), values - shifts, moved)
 
 
-def find_kept_geoms(config: VisualRandomization, model: mujoco.MjModel) -> set[int]:
-    """Geoms of `keep_hue`.
+def find_kept_geoms(keep_hue: Sequence[str], model: mujoco.MjModel) -> set[int]:
+    """Geoms of which `keep_hue` has the name, or a pattern of names.
 
     Raises:
         ValueError: when the model has no geom of such a name; suggests the nearest.
     """
     names = [model.geom(i).name for i in range(model.ngeom)]
-    for kept in config.keep_hue:
+    for kept in keep_hue:
         if kept not in names and not any(sign in kept for sign in "*?["):
             near = difflib.get_close_matches(kept, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             known = ", ".join(filter(None, names))
             raise ValueError(f"keep_hue: the model has no geom {kept!r}{hint} (known: {known})")
-    return {i for i, name in enumerate(names) if any(fnmatchcase(name, kept) for kept in config.keep_hue)}
+    return {i for i, name in enumerate(names) if any(fnmatchcase(name, kept) for kept in keep_hue)}

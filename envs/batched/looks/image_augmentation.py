@@ -100,7 +100,7 @@ class ImageAugmentation:
         return ImageAugmentation(shift=4)
 
     @staticmethod
-    def strong() -> ImageAugmentation:
+    def camera() -> ImageAugmentation:
         """All of it, for policies that are to leave the simulator."""
         return ImageAugmentation(
             shift=4,

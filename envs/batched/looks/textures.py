@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.envs.batched.cameras.shading import VISIBLE_GROUPS, drawn_textures
-from tutelage.envs.batched.looks.texture_patterns import SIZE, make_bitmaps
+from tutelage.envs.batched.looks.texture_patterns import SIZE, TextureFamily, make_bitmaps
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.looks.colours import GeomColours
@@ -150,8 +150,9 @@ class GeomTextures:
     """Textures of a model's geoms, as constants on the device, from which those of episodes are drawn.
 
     Args:
-        colours: whose groups of geoms have a texture in common, and whose `config` says how often and from
-            which family.
+        colours: whose groups of geoms have a texture in common.
+        textured: probability that a group gets a texture in place of its own.
+        family: of textures, to draw from.
         model: compiled from a spec that `add_textures` prepared, or any other: then there are none.
         device: where textures are drawn.
 
@@ -162,12 +163,19 @@ class GeomTextures:
         ValueError: when the configuration asks for textures that the model could have, but has not.
     """
 
-    def __init__(self, colours: GeomColours, model: mujoco.MjModel, device: torch.device) -> None:
-        config = self.config = colours.config
+    def __init__(
+        self,
+        colours: GeomColours,
+        textured: float,
+        family: TextureFamily,
+        model: mujoco.MjModel,
+        device: torch.device,
+    ) -> None:
+        self.textured = textured
         ours = [model.mat(i).name.startswith(_PREFIX) for i in range(model.nmat)]
         self.any = any(ours)
         if not self.any:
-            if config.textured and texturable_geoms(model, colours.kept_geoms):
+            if textured and texturable_geoms(model, colours.kept_geoms):
                 raise ValueError(
                     "the model has no textures to draw from: call visuals.prepare(spec) before it is "
                     "compiled, and give the simulator the model_fields that this returns"
@@ -179,13 +187,14 @@ class GeomTextures:
         geoms = list(geom_of.values())
         texid = model.mat_texid.astype(np.int32)
         texid[:, _RGB] = drawn_textures(model)
-        family = f"{_PREFIX}{config.texture_family}/"
         names = [model.tex(i).name for i in range(model.ntex)]
 
         def constant(values: Any, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.as_tensor(values, dtype=dtype, device=device)
 
-        self._choice = constant([i for i, name in enumerate(names) if name.startswith(family)], torch.int32)
+        self._choice = constant(
+            [i for i, name in enumerate(names) if name.startswith(f"{_PREFIX}{family}/")], torch.int32
+        )
         self._ours = constant(ours, torch.bool)
         self._group = colours.group_of_geom[constant(geoms, torch.int64)]
         self._texid, self._own_repeat = constant(texid, torch.int32), constant(model.mat_texrepeat)
@@ -195,7 +204,7 @@ class GeomTextures:
     def draw(self, unit: Tensor) -> tuple[Tensor, Tensor]:
         """Fields ``mat_texid`` and ``mat_texrepeat``, of uniform numbers ``(n, groups, 3)``."""
         textured, which, size = unit[:, self._group].unbind(-1)
-        drawn = self._ours & (textured < self.config.textured)
+        drawn = self._ours & (textured < self.textured)
         last = len(self._choice) - 1
         texture = self._choice[(which * (last + 1)).to(torch.int64).clamp(max=last)]
         texid = self._texid.repeat(len(unit), 1, 1)

@@ -18,17 +18,17 @@ import torch
 from torch import Tensor
 
 from tutelage.envs.batched.cameras.camera_config import TEXTURE_FIELDS, VISUAL_FIELDS
-from tutelage.envs.batched.looks.colours import GeomColours, Range, deviations, find_kept_geoms
-from tutelage.envs.batched.looks.texture_patterns import PATTERNS, TextureFamily
-from tutelage.envs.batched.task.rows import Rows
-from tutelage.envs.batched.task.streams import RandomStreams
-from tutelage.envs.batched.worlds.placements import (
-    Places,
+from tutelage.envs.batched.looks.colours import ColourRanges, GeomColours, Range, deviations, find_kept_geoms
+from tutelage.envs.batched.looks.placements import (
+    ModelPoses,
     quaternion_product,
     random_vectors,
     rotate,
     to_quaternion,
 )
+from tutelage.envs.batched.looks.texture_patterns import PATTERNS, TextureFamily
+from tutelage.envs.batched.task.rows import Rows
+from tutelage.envs.batched.task.streams import RandomStreams
 
 if TYPE_CHECKING:
     import mujoco
@@ -237,7 +237,7 @@ class VisualRandomization:
         from tutelage.envs.batched.looks.textures import add_textures
 
         model = spec.compile()
-        added = add_textures(spec, model, find_kept_geoms(self, model))
+        added = add_textures(spec, model, find_kept_geoms(self.keep_hue, model))
         return (*VISUAL_FIELDS, *TEXTURE_FIELDS) if added else VISUAL_FIELDS
 
     def apply(self, sim: Simulator, streams: RandomStreams, rows: Rows) -> None:
@@ -287,9 +287,10 @@ class _Base:
             return torch.as_tensor(values, dtype=torch.float32, device=device)
 
         self.config = config
-        self.colours = GeomColours(config, model, device)
-        self.textures = GeomTextures(self.colours, model, device)
-        self.lights, self.cameras = (Places(kind, model, device) for kind in ("light", "cam"))
+        ranges = ColourRanges(**{field.name: getattr(config, field.name) for field in fields(ColourRanges)})
+        self.colours = GeomColours(ranges, model, device)
+        self.textures = GeomTextures(self.colours, config.textured, config.texture_family, model, device)
+        self.lights, self.cameras = (ModelPoses(kind, model, device) for kind in ("light", "cam"))
         self.light_diffuse = constant(model.light_diffuse)
         self.cam_quat, self.cam_fovy = constant(model.cam_quat), constant(model.cam_fovy)
         self.axes = torch.eye(3, device=device)

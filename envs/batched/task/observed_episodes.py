@@ -12,7 +12,7 @@ from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.contract.episodes import Episodes
 
 if TYPE_CHECKING:
-    from tutelage.envs.batched.task.vec_task import VecTask
+    from tutelage.envs.batched.task.task_views import TaskViews
 
 UNOBSERVED = -(2**62)
 """Stands for the steps of an episode that was not observed from its start: no count reaches 0 from here."""
@@ -66,7 +66,7 @@ class ObservedEpisodes:
         self.returns += rewards
         self.steps += 1
 
-    def take_finished(self, task: VecTask, done: Tensor) -> Episodes | None:
+    def take_finished(self, task: TaskViews, done: Tensor) -> Episodes | None:
         """The observed episodes among those that ended, in ascending order of environments; each once.
 
         Waits for a GPU.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tutelage.envs.batched.cameras.camera_config import CameraConfig
     from tutelage.envs.batched.looks.visual_randomization import VisualRandomization
     from tutelage.envs.batched.simulators.simulator import Backend, Simulator
+    from tutelage.envs.batched.task.episode_log import EpisodeLog
     from tutelage.envs.batched.task.streams import RandomStreams
 
 
@@ -60,6 +61,7 @@ class TaskDefinition(ABC):
         default_max_contacts, default_max_constraints: room for them on Warp.
         recipe: what commands need to know of the task, see `WorldRecipe`; no need to have one elsewhere.
         num_envs, device, sim, model, streams, tasks, actions: there from `setup` on; see `VecTask`.
+        views, view_noise, log, num_diverged: there once the first episodes have begun.
     """
 
     task_space: BoxTasks
@@ -82,6 +84,10 @@ class TaskDefinition(ABC):
     tasks: Tensor
     actions: Tensor
     buffers: dict[str, Tensor]
+    views: dict[str, Tensor]
+    view_noise: Mapping[str, float]
+    log: EpisodeLog
+    num_diverged: Tensor
 
     @abstractmethod
     def build_spec(self) -> mujoco.MjSpec:
@@ -125,15 +131,6 @@ class TaskDefinition(ABC):
 
         They may be live views of the simulator: `VecTask` hands out copies.
         """
-
-    def set_train_info(self, env_frames: int, *args: Any, **kwargs: Any) -> None:
-        """Called by rl_games with the progress of training; tasks here do not depend on it."""
-
-    def get_env_state(self) -> None:
-        """Nothing that rl_games should put into its checkpoints; for running episodes use `state_dict`."""
-
-    def set_env_state(self, env_state: Any) -> None:
-        """Called by rl_games with what `get_env_state` returned."""
 
     def new_buffer(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Make a ``(num_envs, *shape)`` tensor of zeros that is part of the saved state."""

@@ -41,6 +41,7 @@ class TaskEpisodes(TaskViews):
     num_proposed: int
     progress_buf: Tensor
     reset_buf: Tensor
+    rew_buf: Tensor
     visuals: VisualRandomization | None
     log: EpisodeLog
     observed: ObservedEpisodes

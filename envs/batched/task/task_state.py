@@ -19,7 +19,7 @@ from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.contract.state import StateDict, StateError
 
 if TYPE_CHECKING:
-    from tutelage.envs.batched.task.vec_task import VecTask
+    from tutelage.envs.batched.task.task_episodes import TaskEpisodes
 
 # Model fields from which MuJoCo derives constants that are not saved with them.
 _DECIDE_CONSTANTS = {"body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_armature", "geom_size"}
@@ -31,7 +31,7 @@ _HINTS = {
 }
 
 
-def save_rows(task: VecTask, rows: Rows) -> StateDict:
+def save_rows(task: TaskEpisodes, rows: Rows) -> StateDict:
     """Whose state it is, physics, model fields, buffers, random streams, and the last views with noise."""
     task.observed.settle()
 
@@ -46,7 +46,7 @@ def save_rows(task: VecTask, rows: Rows) -> StateDict:
     }
 
 
-def save_task(task: VecTask) -> StateDict:
+def save_task(task: TaskEpisodes) -> StateDict:
     """The state of all environments, with what is counted over all of them."""
     return {
         **save_rows(task, Rows.all(task.num_envs, task.device)),
@@ -56,7 +56,7 @@ def save_task(task: VecTask) -> StateDict:
     }
 
 
-def load_rows(task: VecTask, ids: NDArray[np.int64], state: StateDict) -> tuple[Rows, dict[str, Tensor]]:
+def load_rows(task: TaskEpisodes, ids: NDArray[np.int64], state: StateDict) -> tuple[Rows, dict[str, Tensor]]:
     """Continue the episodes of `save_rows` in environments `ids`, but for the views, which follow from them.
 
     Returns:
@@ -71,7 +71,7 @@ def load_rows(task: VecTask, ids: NDArray[np.int64], state: StateDict) -> tuple[
     return _load(task, ids, state)
 
 
-def load_task(task: VecTask, state: StateDict) -> tuple[Rows, dict[str, Tensor]]:
+def load_task(task: TaskEpisodes, state: StateDict) -> tuple[Rows, dict[str, Tensor]]:
     """Continue the episodes of `save_task`, as `load_rows` does, and its counts; raises StateError."""
     if isinstance(state, Mapping):
         state = {"steps": 0, "proposals": 0, **_with_later_buffers(task, state)}
@@ -86,7 +86,7 @@ def load_task(task: VecTask, state: StateDict) -> tuple[Rows, dict[str, Tensor]]
     return _load(task, np.arange(task.num_envs), state)
 
 
-def _load(task: VecTask, ids: NDArray[np.int64], state: StateDict) -> tuple[Rows, dict[str, Tensor]]:
+def _load(task: TaskEpisodes, ids: NDArray[np.int64], state: StateDict) -> tuple[Rows, dict[str, Tensor]]:
     order = np.argsort(ids)
     rows = Rows.at(ids[order], task.num_envs, task.device)
 
@@ -111,11 +111,11 @@ def _load(task: VecTask, ids: NDArray[np.int64], state: StateDict) -> tuple[Rows
     return rows, tensors(state["noisy_views"])
 
 
-def _identity(task: VecTask) -> dict[str, Any]:
+def _identity(task: TaskEpisodes) -> dict[str, Any]:
     return {"class": type(task).__name__, "task_parameters": list(task.task_space.names)}
 
 
-def _parts(task: VecTask) -> dict[str, Mapping[str, Tensor]]:
+def _parts(task: TaskEpisodes) -> dict[str, Mapping[str, Tensor]]:
     """Tensors of all environments that are saved by row, beside physics and streams."""
     return {
         "model": {name: task.sim.read_model(name) for name in task.sim.model_fields},
@@ -125,11 +125,11 @@ def _parts(task: VecTask) -> dict[str, Mapping[str, Tensor]]:
     }
 
 
-def _streams(task: VecTask) -> dict[str, Tensor]:
+def _streams(task: TaskEpisodes) -> dict[str, Tensor]:
     return {"keys": task.streams.keys, "positions": task.streams.positions}
 
 
-def _with_later_buffers(task: VecTask, state: Any) -> Any:
+def _with_later_buffers(task: TaskEpisodes, state: Any) -> Any:
     """A state with the buffers that earlier versions did not save, if it is one at all."""
     if not isinstance(state, Mapping):
         return state
@@ -146,7 +146,7 @@ def _with_later_buffers(task: VecTask, state: Any) -> Any:
     return {**state, "buffers": {n: np.full(len(keys), v) for n, v in defaults.items()} | dict(buffers)}
 
 
-def _check_rows(task: VecTask, state: StateDict, n: int, counts: list[str]) -> None:
+def _check_rows(task: TaskEpisodes, state: StateDict, n: int, counts: list[str]) -> None:
     """Compare a state, entry by entry, with what the task would save of `n` environments now."""
     parts, identity, streams = _parts(task), _identity(task), _streams(task)
     own = {*identity, "physics", *parts, *streams, *counts}

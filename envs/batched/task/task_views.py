@@ -8,7 +8,8 @@ import gymnasium
 import numpy as np
 from torch import Tensor
 
-from tutelage.envs.batched.cameras.camera_config import CameraConfig, Cameras, make_cameras
+from tutelage.envs.batched.cameras.camera_config import CameraConfig, Cameras
+from tutelage.envs.batched.cameras.factory import make_cameras
 from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.batched.task.task_checks import check_view_noise, copy_without, view_space
 from tutelage.envs.batched.task.task_definition import TaskDefinition
@@ -32,6 +33,8 @@ class TaskViews(TaskDefinition):
 
     clip_obs = float("inf")
 
+    progress_buf: Tensor
+    success: Tensor
     views: Observations
     obs_view: str
     states_view: str

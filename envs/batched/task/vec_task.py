@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from tutelage.envs.batched.cameras.camera_config import CameraConfig
-from tutelage.envs.batched.simulators.simulator import Backend, make_simulator
+from tutelage.envs.batched.simulators.factory import make_simulator
+from tutelage.envs.batched.simulators.simulator import Backend
 from tutelage.envs.batched.task.episode_log import EpisodeLog
 from tutelage.envs.batched.task.observed_episodes import ObservedEpisodes
 from tutelage.envs.batched.task.rows import Rows

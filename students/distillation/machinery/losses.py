@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tutelage.envs.contract.names import unknown_name
+from tutelage.students.ppo.formulas import gaussian_kl
 
 LOSSES = ("huber", "mse", "kl", "sigma")
 """Names: `huber` and `mse` on means; `kl` of Gaussians; `sigma`: L2 weighted by the expert's deviations."""
@@ -45,19 +46,6 @@ def tempered(std: Tensor, temperature: float) -> Tensor:
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
     return std if temperature == 1 else std * math.sqrt(temperature)
-
-
-def gaussian_kl(mean: Tensor, std: Tensor, target_mean: Tensor, target_std: Tensor) -> Tensor:
-    """KL(expert || student) of normal distributions with independent actions, summed over actions.
-
-    ``sum_j ln(s_j / e_j) + (e_j^2 + (m_j - t_j)^2) / (2 s_j^2) - 1/2``, s the student's deviation, e the
-    expert's. Rusu et al. 2015, "Policy Distillation", use this direction, and found it better than regression
-    and than the most likely action. On trajectories of the student it is the "on-policy distill" of Czarnecki
-    et al. 2019, "Distilling Policy Distillation", up to the entropy of the expert, which has no gradient.
-    """
-    ratio = target_std / std
-    distance = (mean - target_mean) / std
-    return (0.5 * (ratio.square() + distance.square() - 1) - ratio.log()).sum(-1)
 
 
 def sigma_weighted(mean: Tensor, std: Tensor | None, target_mean: Tensor, target_std: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import warnings
 
 import numpy as np
 import pytest
+
+pytest.importorskip("Box2D", reason="box2d has no wheels for this Python")
 from Box2D import b2ContactListener, b2RayCastCallback
 from gymnasium.envs.box2d.bipedal_walker import BipedalWalker
 from gymnasium.error import ResetNeeded

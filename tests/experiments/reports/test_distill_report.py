@@ -27,8 +27,8 @@ from tutelage.experiments.reports.distill_summary import (
     summary_rows,
     with_interval,
 )
-from tutelage.experiments.reports.statistics import Estimate, iqm, probability_of_improvement
 from tutelage.experiments.runs.reading import GridError
+from tutelage.experiments.runs.statistics import Estimate, iqm, probability_of_improvement
 from tutelage.experiments.trainings.distill_presets import test_sets
 from tutelage.students.distillation.machinery.registry import METHODS
 

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.util import tensor_util
 
-from tutelage.experiments.reports.statistics import bootstrap, iqm
+from tutelage.experiments.runs.statistics import bootstrap, iqm
 from tutelage.experiments.tensorboard.event_log import RunLog
 from tutelage.experiments.tensorboard.grid_curves import (
     GridCurves,

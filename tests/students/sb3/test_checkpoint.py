@@ -10,8 +10,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from tutelage.envs.contract.state import StateError
-from tutelage.envs.contract.taught import TaughtVecEnv
 from tutelage.envs.point_mass.point_mass_gate import PointMassGateVecEnv
+from tutelage.envs.teaching.taught import TaughtVecEnv
 from tutelage.experiments.bench.loop import PoleLength
 from tutelage.students.sb3.checkpoint import load_student, save_student, untouched_generators
 from tutelage.students.sb3.config import StudentConfig

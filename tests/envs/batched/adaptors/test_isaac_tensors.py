@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tutelage.envs.batched.adaptors.isaac_tensors import IsaacTensors, rotate, rotate_inverse, wxyz, xyzw
-from tutelage.envs.batched.simulators.simulator import Simulator, make_simulator
+from tutelage.envs.batched.simulators.factory import make_simulator
+from tutelage.envs.batched.simulators.simulator import Simulator
 from tutelage.envs.batched.task.rows import Rows
 
 XML = """

@@ -14,7 +14,7 @@ from tutelage.envs.batched.worlds.stump_walker import StumpWalker
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.proposals import Proposals
 from tutelage.envs.contract.tasks import TaskError
-from tutelage.envs.contract.taught import TaughtVecEnv
+from tutelage.envs.teaching.taught import TaughtVecEnv
 from tutelage.students.sb3.evaluation import evaluate
 
 PUSH = np.array([[1.0], [0.0], [0.5]], dtype=np.float32)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage.envs.batched.cameras.camera_config import CameraConfig, make_cameras
+from tutelage.envs.batched.cameras.camera_config import CameraConfig
+from tutelage.envs.batched.cameras.factory import make_cameras
 from tutelage.envs.batched.cameras.shading import BACKGROUND
 from tutelage.envs.batched.simulators.batch_simulator import BatchSimulator
 from tutelage.envs.batched.task.rows import Rows

@@ -7,12 +7,8 @@ import torch
 
 pytest.importorskip("mujoco_warp")
 
-from tutelage.envs.batched.cameras.camera_config import (
-    TEXTURE_FIELDS,
-    VISUAL_FIELDS,
-    CameraConfig,
-    make_cameras,
-)
+from tutelage.envs.batched.cameras.camera_config import TEXTURE_FIELDS, VISUAL_FIELDS, CameraConfig
+from tutelage.envs.batched.cameras.factory import make_cameras
 from tutelage.envs.batched.cameras.shading import BACKGROUND
 from tutelage.envs.batched.simulators.batch_simulator import BatchSimulator
 from tutelage.envs.batched.simulators.warp_simulator import WarpSimulator

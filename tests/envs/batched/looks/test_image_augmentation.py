@@ -18,7 +18,7 @@ from tutelage.envs.batched.looks.picture_operations import (
     shift,
 )
 
-EVERYTHING = ImageAugmentation.strong()
+EVERYTHING = ImageAugmentation.camera()
 SINGLE = {
     "shift": 3,
     "blur": 1.5,
@@ -262,7 +262,7 @@ def test_one_pass_is_the_same_as_step_by_step():
 
 
 @pytest.mark.parametrize(
-    "augment", [ImageAugmentation.unseen_looks(), replace(ImageAugmentation.strong(), noise=0.0)]
+    "augment", [ImageAugmentation.unseen_looks(), replace(ImageAugmentation.camera(), noise=0.0)]
 )
 def test_images_of_one_number_are_augmented_alike(augment):
     """Two pictures three times each, 0 1 0 1 0 1: copies stay copies, the two get other looks."""

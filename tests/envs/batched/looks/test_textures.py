@@ -7,12 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage.envs.batched.cameras.camera_config import (
-    TEXTURE_FIELDS,
-    VISUAL_FIELDS,
-    CameraConfig,
-    make_cameras,
-)
+from tutelage.envs.batched.cameras.camera_config import TEXTURE_FIELDS, VISUAL_FIELDS, CameraConfig
+from tutelage.envs.batched.cameras.factory import make_cameras
 from tutelage.envs.batched.looks.texture_patterns import PATTERNS, SIZE, VARIANTS, make_bitmaps
 from tutelage.envs.batched.looks.textures import SCALE, tile_geoms, tile_length
 from tutelage.envs.batched.looks.visual_randomization import VisualRandomization

@@ -9,7 +9,8 @@ import torch
 
 from tutelage.envs.batched.simulators import simulator as protocol
 from tutelage.envs.batched.simulators.batch_simulator import BatchSimulator
-from tutelage.envs.batched.simulators.simulator import SimulatorError, SimulatorWarning, make_simulator
+from tutelage.envs.batched.simulators.factory import make_simulator
+from tutelage.envs.batched.simulators.simulator import SimulatorError, SimulatorWarning
 from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.batched.worlds.stump_walker import StumpWalker
 

@@ -382,8 +382,6 @@ def test_names_of_isaacgymenvs(sliding_mass: Any) -> None:
     task = sliding_mass(2, threads=1)
     assert (task.num_environments, task.num_observations, task.control_freq_inv) == (2, 3, 4)
     assert task.reset_buf.tolist() == [0, 0]
-    task.set_train_info(1000)
-    task.set_env_state(task.get_env_state())
     start(task, (1.5, 4.0), (1.5, 4.0))
     task.clip_obs = 0.25
     obs, *_ = task.step(constant(task, 1.0, -1.0))

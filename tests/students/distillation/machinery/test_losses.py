@@ -7,12 +7,12 @@ import torch
 
 from tutelage.students.distillation.machinery.losses import (
     distillation_loss,
-    gaussian_kl,
     huber,
     mse,
     sigma_weighted,
     tempered,
 )
+from tutelage.students.ppo.formulas import gaussian_kl
 
 MEAN, TARGET = torch.tensor([[0.5, -1.0]]), torch.tensor([[0.4, 1.0]])
 STD, TARGET_STD = torch.tensor([[0.5, 2.0]]), torch.tensor([[1.0, 0.5]])

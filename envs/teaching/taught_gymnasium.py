@@ -15,13 +15,13 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
-from tutelage.envs.contract.bookkeeping import EpisodeBookkeeping, NumberedProposals, RunningProposals
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.interface import TaskTeacher
-from tutelage.envs.contract.starting import TaskQueue
 from tutelage.envs.contract.state import StateDict
 from tutelage.envs.contract.tasks import TaskSpace
 from tutelage.envs.contract.vector import put
+from tutelage.envs.teaching.bookkeeping import EpisodeBookkeeping, NumberedProposals, RunningProposals
+from tutelage.envs.teaching.starting import TaskQueue
 
 Infos = dict[str, Any]
 """Gymnasium's vector infos: name -> array over environments, with the mask ``_name``."""

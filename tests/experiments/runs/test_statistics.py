@@ -6,14 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tutelage.experiments.reports.statistics import (
+from tutelage.experiments.runs.statistics import (
     area_under_curve,
     bootstrap,
     holm,
     iqm,
     mean,
-    median,
-    optimality_gap,
     performance_profile,
     probability_of_improvement,
     sample_efficiency_curve,
@@ -26,10 +24,7 @@ MATRICES = arrays(np.float64, (4, 3), elements=st.floats(-100, 100))
 def test_aggregates_of_one_score_for_each_run():
     runs = [10.0, 0.0, 40.0, 20.0, 30.0]
     assert float(mean(runs)) == (10 + 0 + 40 + 20 + 30) / 5
-    assert float(median(runs)) == 20
     assert float(iqm(runs)) == (10 + 20 + 30) / 3  # floor(5 / 4) = 1 is cut at each end
-    # 0 falls short of 25 by 25, 10 by 15, 20 by 5, the others not at all
-    assert float(optimality_gap(runs, target=25.0)) == (25 + 15 + 5 + 0 + 0) / 5
 
 
 def test_iqm_cuts_a_quarter_of_all_runs_and_tasks():
@@ -40,7 +35,7 @@ def test_iqm_cuts_a_quarter_of_all_runs_and_tasks():
 
 def test_aggregates_are_batched_over_leading_axes():
     batch = np.random.default_rng(0).normal(size=(6, 4, 3))
-    for statistic in (mean, median, iqm, optimality_gap):
+    for statistic in (mean, iqm):
         one_by_one = [float(statistic(matrix)) for matrix in batch]
         np.testing.assert_allclose(statistic(batch), one_by_one, rtol=1e-12)
 
@@ -59,8 +54,8 @@ def test_probability_of_improvement_is_antisymmetric(x, y):
 
 
 @given(MATRICES)
-def test_iqm_and_median_lie_within_the_scores_and_move_with_them(x):
-    for statistic in (iqm, median, mean):
+def test_iqm_and_mean_lie_within_the_scores_and_move_with_them(x):
+    for statistic in (iqm, mean):
         assert x.min() - 1e-9 <= float(statistic(x)) <= x.max() + 1e-9
         assert float(statistic(2 * x + 3)) == pytest.approx(2 * float(statistic(x)) + 3, abs=1e-9)
 
@@ -98,21 +93,17 @@ def test_bootstrap_agrees_with_all_resamples_written_out():
     assert np.std(np.concatenate([d for d in draws if d.ndim])) == pytest.approx(exact, rel=0.03)
 
 
-def test_runs_are_resampled_within_each_task_or_as_a_whole():
-    rng = np.random.default_rng(0)
-    x = np.array([[0.0, 0.0], [1.0, 1.0]])
-    seen: dict[str, set] = {"run": set(), "run-per-task": set()}
-    for unit, kinds in seen.items():
+def test_runs_are_resampled_as_a_whole():
+    seen = set()
 
-        def spy(scores, kinds=kinds):
-            if scores.ndim == 3:
-                kinds.update(map(tuple, scores.reshape(len(scores), -1)))
-            return mean(scores)
+    def spy(scores):
+        if scores.ndim == 3:
+            seen.update(map(tuple, scores.reshape(len(scores), -1)))
+        return mean(scores)
 
-        bootstrap([x], spy, rng, resamples=500, unit=unit)
-    # Whole runs: each row is 0 0 or 1 1, 2 * 2 outcomes. Within tasks: every entry free, 2^4 outcomes.
-    assert len(seen["run"]) == 4
-    assert len(seen["run-per-task"]) == 16
+    bootstrap([[[0.0, 2.0], [1.0, 3.0]]], spy, np.random.default_rng(0), resamples=500)
+    # Each row of a resample is 0 2 or 1 3: 2 * 2 outcomes.
+    assert seen == {(0, 2, 0, 2), (0, 2, 1, 3), (1, 3, 0, 2), (1, 3, 1, 3)}
 
 
 @pytest.mark.parametrize(("statistic", "runs", "tasks"), [(mean, 5, 1), (iqm, 10, 1), (mean, 5, 4)])
@@ -130,16 +121,13 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(statistic, runs, ta
 
 
 def test_tasks_of_one_student_are_no_independent_runs():
-    # 6 runs, 20 tasks that share each run's luck: resampling within tasks claims far too much.
-    rng, trials = np.random.default_rng(4), 200
-    hits = {"run": 0, "run-per-task": 0}
+    # 6 runs, 20 tasks that share each run's luck: resampling within tasks would hold the truth in under 60 %.
+    rng, trials, hits = np.random.default_rng(4), 200, 0
     for _ in range(trials):
         x = rng.normal(size=(6, 1)) + 0.2 * rng.normal(size=(6, 20))
-        for unit in hits:
-            e = bootstrap([x], mean, rng, resamples=300, unit=unit)
-            hits[unit] += bool(e.low <= 0 <= e.high)
-    assert hits["run"] / trials > 0.88
-    assert hits["run-per-task"] / trials < 0.6
+        e = bootstrap([x], mean, rng, resamples=300)
+        hits += bool(e.low <= 0 <= e.high)
+    assert hits / trials > 0.88
 
 
 def test_one_run_has_no_interval():
@@ -160,8 +148,6 @@ def test_faults_are_named():
         probability_of_improvement(np.zeros((2, 3)), np.zeros((2, 4)))
     with pytest.raises(ValueError, match="confidence"):
         bootstrap([[1.0, 2.0]], mean, rng, confidence=95)
-    with pytest.raises(ValueError, match="unknown unit"):
-        bootstrap([[1.0, 2.0]], mean, rng, unit="task")  # type: ignore[arg-type]
 
 
 def test_curve_uses_the_runs_that_have_each_evaluation():

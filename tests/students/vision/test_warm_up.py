@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tutelage.students.torch_tools.warm_up import compile_kernels
 from tutelage.students.vision import opponent_kernel
+from tutelage.students.vision.warm_up import compile_kernels
 
 
 def test_the_kernel_of_opponent_colours_is_among_them(monkeypatch: pytest.MonkeyPatch) -> None:

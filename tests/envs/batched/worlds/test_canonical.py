@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tutelage.envs.batched.looks.canonical import (
+from tutelage.envs.batched.task.rows import Rows
+from tutelage.envs.batched.worlds.canonical import (
     PUSH_CUBE,
     REACH,
     CanonicalPushCube,
@@ -19,7 +20,6 @@ from tutelage.envs.batched.looks.canonical import (
     Turning,
     canonical,
 )
-from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.batched.worlds.push_cube import PushCube
 from tutelage.envs.batched.worlds.reach import Reach
 from tutelage.envs.batched.worlds.robot_arm import BASE_X

@@ -13,9 +13,9 @@ from tutelage.envs.batched.adaptors.gymnasium_env import GymnasiumVecTask
 from tutelage.envs.batched.worlds.catalogue import make_vec_task
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.proposals import Proposals
-from tutelage.envs.contract.starting import TaskQueue
 from tutelage.envs.contract.tasks import BoxTasks, TaskError
-from tutelage.envs.contract.taught_gymnasium import TaughtGymnasiumVectorEnv, episode_seed
+from tutelage.envs.teaching.starting import TaskQueue
+from tutelage.envs.teaching.taught_gymnasium import TaughtGymnasiumVectorEnv, episode_seed
 
 
 class Countdown(gym.Env[Any, Any]):

@@ -4,12 +4,10 @@ Definitions follow Agarwal et al. 2021, "Deep reinforcement learning at the edge
 precipice", unless a docstring says otherwise. Scores are arrays ``(runs,)`` or ``(runs, tasks)``, higher
 is better, without NaN. Everything is vectorised numpy; whatever draws takes a generator.
 
-What a *run* is decides what an interval means. Where every task has its own independently trained runs
-(one row of games, each game trained on its own), resample runs within each task: ``unit="run-per-task"``,
-the paper's stratified bootstrap. Where one trained student is tested on many tasks, as in a comparison of
-curricula, its results on those tasks share its luck: resample whole runs, ``unit="run"``, or give one
-number for each run, e.g. its percentage of mastered test tasks. Treating such tasks as independent makes
-intervals far too narrow.
+What a *run* is decides what an interval means. Here one trained student is tested on many tasks, so that
+its results on those tasks share its luck: whole runs are resampled. Treating such tasks as independent, as
+the paper's stratified bootstrap does with games that are each trained on their own, makes intervals far too
+narrow.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,8 +22,6 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 Statistic = Callable[..., FloatArray]
 """Maps arrays ``(..., runs, tasks)``, one for each sample, to ``(...)`` or ``(..., k)``."""
-
-Unit = Literal["run", "run-per-task"]
 
 _CHUNK = 4_000_000  # resampled numbers held at once: 32 MB
 
@@ -43,6 +38,21 @@ class Estimate:
     value: FloatArray
     low: FloatArray
     high: FloatArray
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are computed.
+
+    Attributes:
+        confidence: of all intervals and tests, in (0, 1).
+        resamples: of every bootstrap.
+        seed: of the resampling.
+    """
+
+    confidence: float = 0.95
+    resamples: int = 2000
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,15 +86,6 @@ def mean(scores: ArrayLike) -> FloatArray:
     return np.asarray(_runs_by_tasks(scores).mean(axis=(-2, -1)))
 
 
-def median(scores: ArrayLike) -> FloatArray:
-    """Median over runs and tasks together; ``(..., runs, tasks) -> (...)``.
-
-    The papers' "Median" over games is another one, the median over tasks of each task's mean over runs:
-    ``np.median(scores.mean(axis=0))``. With one score for each run that would be the plain mean.
-    """
-    return np.asarray(np.median(_runs_by_tasks(scores), axis=(-2, -1)))
-
-
 def iqm(scores: ArrayLike) -> FloatArray:
     """Interquartile mean: the mean without the lowest and highest quarter; ``(..., runs, tasks) -> (...)``.
 
@@ -99,14 +100,6 @@ def iqm(scores: ArrayLike) -> FloatArray:
     flat = np.sort(matrix.reshape(*matrix.shape[:-2], -1), axis=-1)
     cut = flat.shape[-1] // 4
     return np.asarray(flat[..., cut : flat.shape[-1] - cut].mean(axis=-1))
-
-
-def optimality_gap(scores: ArrayLike, target: float = 1.0) -> FloatArray:
-    """Mean amount by which scores fall short of `target`, what lies above it counting as reaching it.
-
-    Lower is better; ``(..., runs, tasks) -> (...)``.
-    """
-    return np.asarray(target - np.minimum(_runs_by_tasks(scores), target).mean(axis=(-2, -1)))
 
 
 def probability_of_improvement(scores: ArrayLike, baseline: ArrayLike) -> FloatArray:
@@ -145,7 +138,7 @@ def area_under_curve(steps: ArrayLike, scores: ArrayLike) -> FloatArray:
     return np.asarray(np.trapezoid(y, x, axis=-1) / (x[-1] - x[0]))
 
 
-def expanded_tail(confidence: float, runs: int, degrees: int) -> float:
+def expanded_tail(confidence: float, runs: int) -> float:
     """Share to cut at each end of the bootstrap distribution: the expanded percentile interval.
 
     Resampling n runs gives a spread that is too small by sqrt((n - 1) / n), and quantiles of a normal where
@@ -155,7 +148,7 @@ def expanded_tail(confidence: float, runs: int, degrees: int) -> float:
     """
     from scipy.special import ndtr, stdtrit
 
-    t = stdtrit(degrees, 0.5 + confidence / 2)
+    t = stdtrit(runs - 1, 0.5 + confidence / 2)
     return float(ndtr(-math.sqrt(runs / (runs - 1)) * t))
 
 
@@ -166,7 +159,6 @@ def bootstrap(
     *,
     confidence: float = 0.95,
     resamples: int = 2000,
-    unit: Unit = "run-per-task",
 ) -> Estimate:
     """Interval of any statistic of one or more independent samples of runs.
 
@@ -180,8 +172,6 @@ def bootstrap(
         rng: source of the resampling.
         confidence: in (0, 1).
         resamples: how many; 2000 give the ends of a 95 % interval to about a hundredth of its width.
-        unit: ``"run-per-task"`` resamples runs within each task (stratified, for tasks with runs of their
-            own), ``"run"`` whole rows (for tasks on which the same trained student was tested).
 
     Raises:
         ValueError: when scores are NaN, or an argument is out of its range.
@@ -193,8 +183,6 @@ def bootstrap(
     """
     if not 0 < confidence < 1 or resamples < 1:
         raise ValueError(f"confidence {confidence} must lie in (0, 1), resamples {resamples} be at least 1")
-    if unit not in ("run", "run-per-task"):
-        raise ValueError(f"unknown unit {unit!r}; known: 'run', 'run-per-task'")
     matrices = [_runs_by_tasks(sample) for sample in samples]
     for matrix in matrices:
         if matrix.ndim != 2:
@@ -208,16 +196,12 @@ def bootstrap(
         return Estimate(value, nothing, nothing.copy())
 
     def resample(matrix: FloatArray, n: int) -> FloatArray:
-        if unit == "run":
-            return matrix[rng.integers(0, len(matrix), size=(n, len(matrix)))]
-        rows = rng.integers(0, len(matrix), size=(n, *matrix.shape))
-        return matrix[rows, np.arange(matrix.shape[1])]
+        return matrix[rng.integers(0, len(matrix), size=(n, len(matrix)))]
 
     chunk = max(1, _CHUNK // sum(matrix.size for matrix in matrices))
     sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
     draws = np.concatenate([statistic(*(resample(m, size) for m in matrices)) for size in sizes])
-    strata = matrices[0].shape[1] if unit == "run-per-task" else 1
-    tail = expanded_tail(confidence, runs, strata * (runs - 1))
+    tail = expanded_tail(confidence, runs)
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
     return Estimate(value, np.asarray(low), np.asarray(high))
 
@@ -260,10 +244,36 @@ def sample_efficiency_curve(
                 rng,
                 confidence=confidence,
                 resamples=resamples,
-                unit="run",
             )
             out.value[columns], out.low[columns], out.high[columns] = part.value, part.low, part.high
     return out
+
+
+def seconds_curve(
+    seconds: FloatArray,
+    scores: FloatArray,
+    rng: np.random.Generator,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> tuple[FloatArray, Estimate]:
+    """Curve over wall clock: each run interpolated linearly, from the latest start to the earliest end.
+
+    Args:
+        seconds, scores: of each run at each evaluation, shape ``(runs, evaluations)``; NaN for none.
+        rng, confidence, resamples: as for `sample_efficiency_curve`.
+
+    Returns:
+        41 points in time, shape ``(41,)``, and the curve; both empty where there is no score.
+    """
+    there = np.isfinite(seconds) & np.isfinite(scores)
+    runs = [(s[t], y[t]) for s, y, t in zip(seconds, scores, there, strict=True) if t.any()]
+    if not runs:
+        return np.empty(0), Estimate(np.empty(0), np.empty(0), np.empty(0))
+    start = max(s[0] for s, _ in runs)
+    x = np.linspace(start, max(start, min(s[-1] for s, _ in runs)), 41)
+    rows = np.stack([np.interp(x, s, y) for s, y in runs])
+    return x, sample_efficiency_curve(rows, rng, confidence=confidence, resamples=resamples)
 
 
 def performance_profile(
@@ -289,7 +299,7 @@ def performance_profile(
     """
     matrix = _runs_by_tasks(scores)
     above = (matrix[..., None] > np.asarray(thresholds, dtype=np.float64)).mean(axis=1)
-    return bootstrap([above], _over_runs(mean), rng, confidence=confidence, resamples=resamples, unit="run")
+    return bootstrap([above], _over_runs(mean), rng, confidence=confidence, resamples=resamples)
 
 
 def welch(scores: ArrayLike, baseline: ArrayLike, confidence: float = 0.95) -> Difference:

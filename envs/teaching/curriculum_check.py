@@ -16,7 +16,8 @@ from gymnasium.utils.env_checker import data_equivalence
 
 from tutelage.envs.contract.interface import TaskTeacher
 from tutelage.envs.contract.proposals import tasks_of
-from tutelage.envs.contract.random_play import (
+from tutelage.envs.contract.tasks import Tasks
+from tutelage.envs.teaching.random_play import (
     AnyVectorEnv,
     RandomPlay,
     Taught,
@@ -25,7 +26,6 @@ from tutelage.envs.contract.random_play import (
     random_play,
     watched,
 )
-from tutelage.envs.contract.tasks import Tasks
 
 _REALISE = (
     'read the task in reset(), task = (options or {}).get("task"), keep a copy, and report that copy as '

@@ -6,8 +6,8 @@ from matplotlib import colormaps
 
 from tutelage.envs.contract.levels import LevelSpace
 from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks, TaskSpace
-from tutelage.experiments.reports.galleries import draw_task_space, level_gallery, level_sheet
-from tutelage.experiments.reports.pictures import COLOURS, task_space_picture
+from tutelage.experiments.tensorboard.galleries import draw_task_space, level_gallery, level_sheet
+from tutelage.experiments.tensorboard.pictures import COLOURS, task_space_picture
 
 LOW, HIGH = (np.array(colormaps[COLOURS](x)[:3]) * 255 for x in (0.0, 1.0))
 

@@ -10,14 +10,14 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMonitor, VecNormalize
 
-from tutelage.envs.contract.bookkeeping import NO_HORIZON
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.proposals import Proposals
 from tutelage.envs.contract.state import load_state, save_state
 from tutelage.envs.contract.tasks import BoxTasks, TaskError
-from tutelage.envs.contract.taught import TaskQueue, TaughtVecEnv
 from tutelage.envs.contract.vector import GymTaskVecEnv
 from tutelage.envs.point_mass.point_mass_gate import PointMassGateVecEnv
+from tutelage.envs.teaching.bookkeeping import NO_HORIZON
+from tutelage.envs.teaching.taught import TaskQueue, TaughtVecEnv
 from tutelage.students.sb3.evaluation import evaluate
 
 

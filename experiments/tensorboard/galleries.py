@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tutelage.envs.contract.levels import DrawsTasks
 from tutelage.envs.contract.tasks import Tasks, TaskSpace
-from tutelage.experiments.reports.pictures import (
+from tutelage.experiments.tensorboard.pictures import (
     COLOURS,
     DPI,
     INK,

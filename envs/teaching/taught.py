@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from tutelage.envs.contract.bookkeeping import EpisodeBookkeeping, RunningProposals
 from tutelage.envs.contract.episodes import Episodes, episode_success
 from tutelage.envs.contract.interface import TaskTeacher
-from tutelage.envs.contract.starting import EpisodeStarter
-from tutelage.envs.contract.starting import TaskQueue as TaskQueue
 from tutelage.envs.contract.state import StateDict
 from tutelage.envs.contract.tasks import TaskSpace
 from tutelage.envs.contract.vector import BatchedTaskVecEnv, Observations, take
+from tutelage.envs.teaching.bookkeeping import EpisodeBookkeeping, RunningProposals
+from tutelage.envs.teaching.starting import EpisodeStarter
+from tutelage.envs.teaching.starting import TaskQueue as TaskQueue
 
 
 class TaughtVecEnv(RunningProposals, VecEnvWrapper):

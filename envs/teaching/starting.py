@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
-from tutelage.envs.contract.bookkeeping import NumberedProposals
 from tutelage.envs.contract.tasks import TaskSpace
 from tutelage.envs.contract.vector import BatchedTaskVecEnv, GymTaskVecEnv, Observations, put
+from tutelage.envs.teaching.bookkeeping import NumberedProposals
 
 
 class TaskQueue(gym.Wrapper[Any, Any, Any, Any]):

@@ -9,12 +9,12 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from tutelage.envs.contract.curriculum_check import CurriculumFinding, check_curriculum
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.tasks import BoxTasks
-from tutelage.envs.contract.taught import TaughtVecEnv
-from tutelage.envs.contract.taught_gymnasium import TaughtGymnasiumVectorEnv
 from tutelage.envs.point_mass.point_mass_gate import PointMassGateVecEnv
+from tutelage.envs.teaching.curriculum_check import CurriculumFinding, check_curriculum
+from tutelage.envs.teaching.taught import TaughtVecEnv
+from tutelage.envs.teaching.taught_gymnasium import TaughtGymnasiumVectorEnv
 from tutelage.teachers import make_task_teacher
 
 

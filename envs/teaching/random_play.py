@@ -18,9 +18,9 @@ from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.interface import TaskTeacher
 from tutelage.envs.contract.proposals import Proposals
 from tutelage.envs.contract.tasks import Tasks
-from tutelage.envs.contract.taught import TaughtVecEnv
-from tutelage.envs.contract.taught_gymnasium import TaughtGymnasiumVectorEnv
 from tutelage.envs.contract.vector import take
+from tutelage.envs.teaching.taught import TaughtVecEnv
+from tutelage.envs.teaching.taught_gymnasium import TaughtGymnasiumVectorEnv
 
 AnyVectorEnv = VecEnv | VectorEnv[Any, Any, Any]
 Taught = TaughtVecEnv | TaughtGymnasiumVectorEnv

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tutelage.envs.contract.tasks import BoxTasks
-from tutelage.experiments.reports.pictures import _edges, _grid_sides, task_space_picture
 from tutelage.experiments.tensorboard.clips import clip_tasks, encode_gif, record_clip
+from tutelage.experiments.tensorboard.pictures import _edges, _grid_sides, task_space_picture
 
 PLANE = BoxTasks({"stump_height": (0, 3), "obstacle_spacing": (0, 6)})
 YELLOW, VIOLET = np.array([253, 231, 37]), np.array([68, 1, 84])  # the ends of viridis

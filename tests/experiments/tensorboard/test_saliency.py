@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tutelage.experiments.reports.saliency import BLUR, MASK, overlay, perturbation_saliency
+from tutelage.experiments.tensorboard.saliency import BLUR, MASK, overlay, perturbation_saliency
 
 SIZE, ROW, COLUMN = 16, 10, 6
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from tutelage.students.distillation.asymmetric_ppo import AsymmetricPPO, AsymmetricPPOConfig
+from tutelage.students.distillation.machinery.actor_critic import ActorCritic, check_actor_critic, discount
 from tutelage.students.distillation.machinery.learner import LearningConfig
 from tutelage.students.distillation.machinery.progress import Budget
-from tutelage.students.ppo.actor_critic import ActorCritic, check_actor_critic, discount
 from tutelage.students.ppo.formulas import PPOConfig, adapted_rate, gae, log_prob, ppo_terms
 from tutelage.students.vision.student_state import Heads
 from tutelage.students.vision.vision_student import VisionConfig, VisionStudent
