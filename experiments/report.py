@@ -28,7 +28,7 @@ from tutelage.experiments.reports.page import (
     write_file,
 )
 from tutelage.experiments.reports.summary import Results, defined, findings, gather, summary_table
-from tutelage.experiments.runs.reading import FloatArray, Grid, check_name, read_grid
+from tutelage.experiments.runs.reading import FloatArray, Grid, Over, check_name, read_grid
 from tutelage.experiments.runs.statistics import (
     Estimate,
     Resampling,
@@ -42,6 +42,7 @@ from tutelage.experiments.runs.statistics import (
 
 PERIODS = ("early", "middle", "late")
 SPECIALISTS = "specialists.json"
+X_LABELS = {"steps": "training steps", "charged": "charged steps", "seconds": "seconds since the run's start"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class ReportConfig:
         confidence: of all intervals and tests.
         resamples: of every bootstrap.
         seed: of the resampling.
+        over: compare after equal training steps, charged steps (all that a method spends but evaluations) or
+            seconds; of `tutelage compare`.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -63,6 +66,7 @@ class ReportConfig:
     confidence: float = 0.95
     resamples: int = 2000
     seed: int = 0
+    over: Over = "steps"
 
     def run(self) -> int:
         """Write the report and print where it is; return the exit status."""
@@ -87,7 +91,7 @@ def _curve_pictures(grid: Grid, results: Results, config: ReportConfig, sets: li
         timed = {t: seconds_curve(results.seconds[t], scores, rng, **how) for t, scores in curves.items()}
         by_second.append((name, timed))
     band = f"Bands are pointwise {100 * config.confidence:g} % intervals over runs"
-    figure = plots.curves(by_step, palette, x_label="training steps", mark=results.step, **options)
+    figure = plots.curves(by_step, palette, x_label=X_LABELS[config.over], mark=results.step, **options)
     yield Picture(
         f"curves-{results.student}",
         "Sample efficiency",
@@ -225,7 +229,7 @@ def _time_picture(grid: Grid, results: Results) -> Iterator[Picture]:
 
 def pictures(grid: Grid, student: str, config: ReportConfig) -> list[Picture]:
     """Draw all figures of one student; none before its first evaluation."""
-    results = gather(grid, student)
+    results = gather(grid, student, config.over)
     if not len(results.steps):
         return []
     chosen = config.test_set or grid.primary
@@ -257,10 +261,12 @@ def report(config: ReportConfig) -> Path:
     grid = read_grid(config.folder)
     check_name("test set", config.test_set or grid.primary, grid.test_sets)
     how = asdict(resampling)
-    rows = summary_table(grid, test_set=config.test_set, **how)
+    rows = summary_table(grid, test_set=config.test_set, over=config.over, **how)
     drawn = {student: pictures(grid, student, config) for student in grid.students}
     said = {
-        student: findings(grid, rows, student, test_set=config.test_set, confidence=config.confidence)
+        student: findings(
+            grid, rows, student, test_set=config.test_set, confidence=config.confidence, over=config.over
+        )
         for student in grid.students
     }
     out = config.out or config.folder / "report"

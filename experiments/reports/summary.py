@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.experiments.runs.reading import FloatArray, Grid, check_name
+from tutelage.experiments.runs.reading import FloatArray, Grid, Over, check_name
 from tutelage.experiments.runs.statistics import (
     area_under_curve,
     bootstrap,
@@ -36,7 +36,7 @@ class Results:
         at: index of the evaluation at which task teachers are compared: the last one that at least half of
             the runs with any evaluation have reached. Runs short of it are left out there.
         curves: test set -> task teacher -> ``(seeds, evaluations)``; NaN where a run has none.
-        seconds: task teacher -> ``(seeds, evaluations)``.
+        seconds, charged: task teacher -> ``(seeds, evaluations)``.
         final: test set -> task teacher -> ``(runs,)``, scores at the comparison.
         mastery: test set -> task teacher -> ``(runs, tasks)`` at the comparison: 0 or 100, or returns.
         returns: test set -> task teacher -> ``(runs, tasks)`` at the comparison.
@@ -48,6 +48,7 @@ class Results:
     at: int
     curves: dict[str, dict[str, FloatArray]]
     seconds: dict[str, FloatArray]
+    charged: dict[str, FloatArray]
     final: dict[str, dict[str, FloatArray]]
     mastery: dict[str, dict[str, FloatArray]]
     returns: dict[str, dict[str, FloatArray]]
@@ -70,12 +71,12 @@ def _mean_over_tasks(values: FloatArray) -> FloatArray:
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
-def gather(grid: Grid, student: str) -> Results:
+def gather(grid: Grid, student: str, over: Over = "steps") -> Results:
     """Collect one student's scores on all test sets, and choose the step of the comparison."""
     percent = grid.has_success()
     sets = list(grid.test_sets)
-    returned = {name: grid.scores(student, name, "return") for name in sets}
-    counted = {name: grid.scores(student, name, "success") for name in sets} if percent else returned
+    returned = {name: grid.scores(student, name, "return", over) for name in sets}
+    counted = {name: grid.scores(student, name, "success", over) for name in sets} if percent else returned
     scale = 100.0 if percent else 1.0
     curves = {
         name: {task_teacher: scale * _mean_over_tasks(v) for task_teacher, v in counted[name].values.items()}
@@ -99,6 +100,7 @@ def gather(grid: Grid, student: str) -> Results:
         at,
         curves,
         primary.seconds,
+        primary.charged,
         {name: at_comparison(curves[name], returned[name].values) for name in sets},
         {
             name: at_comparison(
@@ -126,6 +128,7 @@ def summary_table(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
+    over: Over = "steps",
 ) -> list[dict[str, Any]]:
     """One row for each student and task teacher, the baseline's first.
 
@@ -134,6 +137,7 @@ def summary_table(
         test_set: the test set to compare on; the grid's primary one by default.
         confidence, resamples: of the intervals.
         seed: of the resampling.
+        over: compare after equal training steps, charged steps or seconds.
 
     Returns:
         Rows with the keys ``student``, ``task_teacher``, ``is_baseline``, ``runs`` (that count),
@@ -153,7 +157,7 @@ def summary_table(
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     for student in grid.students:
-        results = gather(grid, student)
+        results = gather(grid, student, over)
         ordered = sorted(grid.task_teachers, key=lambda name: name != grid.baseline)
         mine = [
             _row(grid, results, task_teacher, chosen, rng, confidence, resamples) for task_teacher in ordered
@@ -257,6 +261,9 @@ def _listed(items: list[str]) -> str:
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
 
 
+UNITS = {"steps": "steps", "charged": "charged steps", "seconds": "seconds"}
+
+
 def findings(
     grid: Grid,
     rows: list[dict[str, Any]],
@@ -264,6 +271,7 @@ def findings(
     *,
     test_set: str | None = None,
     confidence: float = 0.95,
+    over: Over = "steps",
 ) -> list[str]:
     """Sentences on what is clearly different for one student, and what is not.
 
@@ -287,12 +295,12 @@ def findings(
     level = len(mine) > 1 and best[f"{chosen}_mean"] == mine[ranked[-1]][f"{chosen}_mean"]
     score = f"on the test set “{chosen}”: {_number(best[f'{chosen}_mean'], digits)} {best['unit']}"
     if level:
-        said = [f"After {step:,} steps, all {len(mine)} task teachers have the same mean {score}."]
+        said = [f"After {step:,} {UNITS[over]}, all {len(mine)} task teachers have the same mean {score}."]
     else:
         which = "the highest" if len(mine) > 1 else "this"
         runs = f"{best['runs']} run{'s' * (best['runs'] != 1)}"
         within = f"(IQM {_with_interval(best, f'{chosen}_iqm', digits)}, {runs})"
-        said = [f"After {step:,} steps, {ranked[0]} has {which} mean {score} {within}."]
+        said = [f"After {step:,} {UNITS[over]}, {ranked[0]} has {which} mean {score} {within}."]
     tested = {name: row for name, row in mine.items() if math.isfinite(row["difference_p_holm"])}
     if tested:
         verdicts: dict[str, list[str]] = {"above": [], "below": [], "not": []}
@@ -312,7 +320,7 @@ def findings(
             )
     elif len(mine) > 1:
         said.append("No task teacher and its baseline have two runs each: no difference can be tested.")
-    said += [] if level else _best_against_rest(grid, student, ranked, chosen, alpha)
+    said += [] if level else _best_against_rest(grid, student, ranked, chosen, alpha, over)
     few = min(row["runs"] for row in mine.values())
     if few < 5:
         said.append(
@@ -332,9 +340,11 @@ def _equals(p: float) -> str:
     return p_text(p) if p < 0.001 else f"= {p:.3f}"
 
 
-def _best_against_rest(grid: Grid, student: str, ranked: list[str], chosen: str, alpha: float) -> list[str]:
+def _best_against_rest(
+    grid: Grid, student: str, ranked: list[str], chosen: str, alpha: float, over: Over
+) -> list[str]:
     """Whether the leader is clearly ahead, corrected for all pairs since it was chosen by its result."""
-    final = {name: defined(scores) for name, scores in gather(grid, student).final[chosen].items()}
+    final = {name: defined(scores) for name, scores in gather(grid, student, over).final[chosen].items()}
     pairs = list(combinations(ranked, 2))
     corrected = holm([welch(final[a], final[b]).p for a, b in pairs]) if pairs else np.empty(0)
     p = {b: float(value) for (a, b), value in zip(pairs, corrected, strict=True) if a == ranked[0]}

@@ -12,7 +12,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks
 from tutelage.experiments.runs.records import read_table
 
 FloatArray = NDArray[np.float64]
+Over = Literal["steps", "charged", "seconds"]
+"""What curves and tables are drawn over."""
 
 _EVALUATION_COLUMNS = ("step", "seconds", "test_set", "task_index", "return", "length", "success")
 _EPISODE_COLUMNS = ("step", "seconds", "return", "length", "success")
@@ -39,12 +41,15 @@ class Evaluations:
     Attributes:
         steps: training steps at each evaluation, increasing, shape ``(evaluations,)``.
         seconds: wall clock since the cell's start, same shape.
+        charged: environment steps charged to the method, evaluations left out, same shape; the training steps
+            in folders of earlier versions.
         returns: test set -> ``(evaluations, tasks)``; NaN where an evaluation lacks the test set.
         successes: test set -> ``(evaluations, tasks)``, 1 where the task is mastered; NaN where undefined.
     """
 
     steps: NDArray[np.int64]
     seconds: FloatArray
+    charged: FloatArray
     returns: dict[str, FloatArray]
     successes: dict[str, FloatArray]
 
@@ -114,12 +119,13 @@ class Scores:
 
     Attributes:
         steps: common evaluation steps, shape ``(evaluations,)``.
-        seconds: task teacher -> ``(seeds, evaluations)``.
+        seconds, charged: task teacher -> ``(seeds, evaluations)``.
         values: task teacher -> ``(seeds, evaluations, tasks)``. NaN where a cell has no such evaluation.
     """
 
     steps: FloatArray
     seconds: dict[str, FloatArray]
+    charged: dict[str, FloatArray]
     values: dict[str, FloatArray]
 
 
@@ -178,7 +184,7 @@ class Grid:
         read = [cell.evaluations for cell in self.cells if cell.evaluations is not None]
         return any(np.isfinite(values).any() for e in read for values in e.successes.values())
 
-    def scores(self, student: str, test_set: str, measure: str = "success") -> Scores:
+    def scores(self, student: str, test_set: str, measure: str = "success", over: Over = "steps") -> Scores:
         """Evaluations of one student on one test set: task teacher -> (seeds, evaluations, tasks).
 
         Cells that evaluated at slightly different steps (students round to their own batches) are
@@ -186,6 +192,8 @@ class Grid:
 
         Args:
             measure: ``"success"`` (0 or 1) or ``"return"``.
+            over: what the evaluations are aligned by, and `Scores.steps` then counts: training steps, charged
+                steps or seconds. For the last two, from the latest first to the earliest last evaluation.
 
         Raises:
             GridError: for a name that the grid does not have.
@@ -194,27 +202,46 @@ class Grid:
         check_name("test set", test_set, self.test_sets)
         check_name("measure", measure, ("success", "return"))
         cells = [cell for cell in self.cells if cell.student == student]
-        steps = _common_steps([c.evaluations.steps for c in cells if c.evaluations is not None])
+        at = [axis_of(c.evaluations, over) for c in cells if c.evaluations is not None]
+        steps = _common_steps(at) if over == "steps" else _common_range(at)
         shape = (len(self.seeds), len(steps), len(self.test_sets[test_set]))
         values = {name: np.full(shape, np.nan) for name in self.task_teachers}
-        seconds = {name: np.full(shape[:2], np.nan) for name in self.task_teachers}
+        seconds, charged = (
+            {name: np.full(shape[:2], np.nan) for name in self.task_teachers} for _ in range(2)
+        )
         for cell in cells:
             e = cell.evaluations
             if e is None or test_set not in e.returns:
                 continue
             table = (e.successes if measure == "success" else e.returns)[test_set]
-            columns = np.column_stack([table, e.seconds])
+            columns = np.column_stack([table, e.seconds, e.charged])
             there = np.isfinite(e.returns[test_set]).all(axis=1)
-            row = _resample(e.steps[there], columns[there], steps, self.evaluate_every / 2)
+            tolerance = self.evaluate_every / 2 if over == "steps" else 1e-6
+            row = _resample(axis_of(e, over)[there], columns[there], steps, tolerance)
             seed = self.seeds.index(cell.seed)
-            values[cell.task_teacher][seed], seconds[cell.task_teacher][seed] = row[:, :-1], row[:, -1]
-        return Scores(steps, seconds, values)
+            name = cell.task_teacher
+            values[name][seed], seconds[name][seed], charged[name][seed] = row[:, :-2], row[:, -2], row[:, -1]
+        return Scores(steps, seconds, charged, values)
 
 
 def check_name(kind: str, name: str, known: Any) -> None:
     """Raise `GridError` with the nearest name unless `name` is one of `known`."""
     if name not in known:
         raise GridError(unknown_name(kind, name, known))
+
+
+def axis_of(evaluations: Evaluations, over: Over) -> NDArray[Any]:
+    """Where the evaluations lie: at training steps, charged steps or seconds."""
+    return {"steps": evaluations.steps, "charged": evaluations.charged, "seconds": evaluations.seconds}[over]
+
+
+def _common_range(at: list[NDArray[Any]]) -> FloatArray:
+    """As many points as most cells have evaluations, in the range that all cells have been through."""
+    at = [values for values in at if len(values)]
+    if not at:
+        return np.empty(0)
+    first, last = max(float(values[0]) for values in at), min(float(values[-1]) for values in at)
+    return np.linspace(first, max(first, last), max(map(len, at)))
 
 
 def _common_steps(steps: list[NDArray[np.int64]]) -> FloatArray:
@@ -230,7 +257,7 @@ def _resample(at: NDArray[Any], table: FloatArray, steps: FloatArray, tolerance:
     inside = (steps >= at[0] - tolerance) & (steps <= at[-1] + tolerance)
     right = np.searchsorted(at, steps[inside]).clip(0, len(at) - 1)
     left = np.where(at[right] > steps[inside], np.maximum(right - 1, 0), right)
-    gap = np.maximum(at[right] - at[left], 1)
+    gap = np.where(at[right] > at[left], at[right] - at[left], 1)
     weight = np.clip((steps[inside] - at[left]) / gap, 0, 1)[:, None]
     # A weight of nothing must not let the other row's NaN in (success can be undefined).
     out[inside] = np.where(weight > 0, table[left] * (1 - weight) + table[right] * weight, table[left])
@@ -256,6 +283,9 @@ def _read_evaluations(path: Path, test_sets: dict[str, FloatArray]) -> Evaluatio
     steps, row = np.unique(data["step"].astype(np.int64), return_inverse=True)
     seconds = np.zeros(len(steps))
     np.maximum.at(seconds, row, data["seconds"].astype(np.float64))
+    charged = steps.astype(np.float64)
+    if "charged_steps" in table.column_names:
+        np.maximum.at(charged, row, table.column("charged_steps").to_numpy().astype(np.float64))
     returns: dict[str, FloatArray] = {}
     successes: dict[str, FloatArray] = {}
     for name, tasks in test_sets.items():
@@ -268,7 +298,7 @@ def _read_evaluations(path: Path, test_sets: dict[str, FloatArray]) -> Evaluatio
         for column, out in (("return", returns), ("success", successes)):
             out[name] = np.full((len(steps), len(tasks)), np.nan)
             out[name][row[mine], index] = data[column][mine].astype(np.float64)
-    return Evaluations(steps, seconds, returns, successes)
+    return Evaluations(steps, seconds, charged, returns, successes)
 
 
 def _last_line(path: Path) -> str:

@@ -241,3 +241,25 @@ def test_the_table_needs_no_plotting(make_grid):
         "sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tables_can_be_at_equal_charged_steps(make_grid):
+    """A task teacher that pays three steps for each of its student's is compared at a third of them."""
+    folder = make_grid(teachers=("random", "alp-gmm"), seeds=2, steps=6000, every=1000)
+    equal, charged = (
+        {row["task_teacher"]: row for row in summary_table(read_grid(folder), over=over)}
+        for over in ("steps", "charged")
+    )
+    assert charged["random"]["target_mean"] == pytest.approx(equal["random"]["target_mean"])
+    for path in folder.glob("ppo/*/seed-*/evaluations.parquet"):
+        table = pd.read_parquet(path)
+        table["charged_steps"] = table["step"] * (3 if "alp-gmm" in str(path) else 1)
+        table.to_parquet(path)
+    grid = read_grid(folder)
+    rows = {row["task_teacher"]: row for row in summary_table(grid, over="charged")}
+    assert rows["alp-gmm"]["step"] == rows["random"]["step"] == 6000
+    scores = grid.scores("ppo", "target", "success").values
+    assert rows["alp-gmm"]["target_mean"] == pytest.approx(100 * scores["alp-gmm"][:, 2].mean())
+    assert rows["random"]["target_mean"] == pytest.approx(100 * scores["random"][:, 6].mean())
+    page = report(ReportConfig(folder, over="charged", resamples=50)).read_text()
+    assert "After 6,000 charged steps" in page
