@@ -17,20 +17,29 @@ from tutelage.envs.contract.names import lazy_names
 if TYPE_CHECKING:
     from tutelage.envs.contract.checker import TaskEnvError as TaskEnvError
     from tutelage.envs.contract.checker import check_task_env as check_task_env
+    from tutelage.envs.contract.curriculum_check import CurriculumFinding as CurriculumFinding
+    from tutelage.envs.contract.curriculum_check import check_curriculum as check_curriculum
     from tutelage.envs.contract.episodes import Episodes as Episodes
     from tutelage.envs.contract.interface import Scores as Scores
     from tutelage.envs.contract.interface import TaskTeacher as TaskTeacher
+    from tutelage.envs.contract.levels import DrawsTasks as DrawsTasks
+    from tutelage.envs.contract.levels import LevelSpace as LevelSpace
     from tutelage.envs.contract.proposals import Proposals as Proposals
+    from tutelage.envs.contract.recipe import TaskKnowledge as TaskKnowledge
+    from tutelage.envs.contract.recipe import WorldRecipe as WorldRecipe
+    from tutelage.envs.contract.recipe import batched_ppo as batched_ppo
+    from tutelage.envs.contract.starting import TaskQueue as TaskQueue
     from tutelage.envs.contract.state import StateError as StateError
     from tutelage.envs.contract.state import load_state as load_state
     from tutelage.envs.contract.state import save_state as save_state
+    from tutelage.envs.contract.tasks import Axis as Axis
+    from tutelage.envs.contract.tasks import BoxSpace as BoxSpace
     from tutelage.envs.contract.tasks import BoxTasks as BoxTasks
     from tutelage.envs.contract.tasks import DiscreteTasks as DiscreteTasks
-    from tutelage.envs.contract.tasks import LevelSpace as LevelSpace
     from tutelage.envs.contract.tasks import TaskError as TaskError
     from tutelage.envs.contract.tasks import TaskSpace as TaskSpace
-    from tutelage.envs.contract.taught import TaskQueue as TaskQueue
     from tutelage.envs.contract.taught import TaughtVecEnv as TaughtVecEnv
+    from tutelage.envs.contract.taught_gymnasium import TaughtGymnasiumVectorEnv as TaughtGymnasiumVectorEnv
     from tutelage.envs.contract.vector import BatchedTaskVecEnv as BatchedTaskVecEnv
     from tutelage.envs.contract.vector import GymTaskVecEnv as GymTaskVecEnv
     from tutelage.envs.point_mass.point_mass_gate import PointMassGate as PointMassGate

@@ -10,13 +10,20 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from tutelage.envs.contract.names import check_folder_names, folder_name
 from tutelage.experiments.runs.config import GridConfig
+from tutelage.experiments.runs.settings import Setting, parse_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -31,10 +38,11 @@ class CompareConfig:
     preset: Literal["quick", "standard", "paper"] | None = None
     """quick: PointMassGate, or with --env a batched MuJoCo task (stump-walker, reach, ...): minutes on 2
     cores, quadruped-terrain over an hour. standard: StumpTracks, a workstation night. paper: the published
-    protocol, 20 M steps and 16 seeds. Default: standard for stump-tracks, hexagon-tracks and your own; quick
-    for the others."""
+    protocol, 20 M steps and 16 seeds. Default: quick, where the environment's recipe has steps for it; else
+    standard, as for stump-tracks and hexagon-tracks."""
     env: str | None = None
-    """Environment: point-mass-gate, stump-walker, stump-tracks, reach, ... or module:factory of your own."""
+    """Environment: point-mass-gate, stump-walker, stump-tracks, reach, ... or of your own: module:Class of a
+    Gymnasium environment or a batched task, or module:factory of the former."""
     teachers: tuple[str, ...] | None = None
     """Task teachers: random, target, oracle, adr, riac, covar-gmm, alp-gmm, or module:Class of your own."""
     students: tuple[str, ...] | None = None
@@ -47,6 +55,9 @@ class CompareConfig:
     """Steps from one evaluation and checkpoint to the next. Default: a twentieth of the steps."""
     baseline: str | None = None
     """Task teacher that the others are compared with. Default: the first of --teachers."""
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME.FIELD=VALUE")] = ()
+    """Hyperparameters of task teachers and students: alp-gmm.fit-rate=100 ppo.learning-rate=1e-4
+    ppo.policy-kwargs.net-arch=[64,64]. Several values make a sweep: alp-gmm.fit-rate=50,100,250."""
     workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Cells trained at once, one thread each. 0: one for each core."""
     out: Path | None = None
@@ -55,6 +66,9 @@ class CompareConfig:
     """Record short clips of the first seed's students."""
     report: bool = True
     """Write the report at the end."""
+    check: bool = False
+    """First play some episodes with each task teacher, and name what is silently not taught: tasks that are
+    not realised, results that do not arrive, proposals that never change; faults end the command."""
 
     def run(self) -> int:
         """Run the comparison; return the exit status."""
@@ -65,54 +79,35 @@ class ComparisonError(ValueError):
     """A comparison that cannot be run as asked; the message says what to change."""
 
 
-# Steps of the quick preset in batched tasks other than StumpWalker: what their PPO presets need.
-_QUICK_STEPS = {
-    "reach": 150_000,
-    "ball-balance": 400_000,
-    "push-cube": 1_250_000,
-    "lift-object": 1_250_000,
-    "quadruped-terrain": 6_000_000,
-}
+def preset(name: str, env: str | None = None, steps: int | None = None) -> GridConfig:
+    """The grid of a preset. That of ``quick`` stands in the environment's recipe.
 
+    Args:
+        name: ``quick``, ``standard`` or ``paper``.
+        env: the environment of ``quick``; default: point-mass-gate. The others have their own.
+        steps: those of ``quick``, for an environment whose recipe has none.
 
-def preset(name: str, env: str | None = None) -> GridConfig:
-    """The grid of a preset; ``quick`` has one for every batched environment."""
+    Raises:
+        ValueError: when there is no such environment, or its recipe has no steps and there are none here.
+    """
+    from tutelage.experiments.worlds.catalogue import task_env_card
     from tutelage.students.sb3.presets import student_preset
     from tutelage.teachers import ALPGMMConfig, CovarGMMConfig, RIACConfig
 
-    if name == "quick" and env == "stump-walker":
-        return GridConfig(
-            env=env,
-            task_teachers={"random": {}, "riac": {}, "alp-gmm": {}},
-            students={"ppo": student_preset(env, "ppo")},
-            seeds=tuple(range(5)),
-            steps=1_000_000,
-            evaluate_every=125_000,
-            baseline="random",
-        )
-    if name == "quick" and env in _QUICK_STEPS:
-        return GridConfig(
-            env=env,
-            task_teachers={"random": {}, "alp-gmm": {}},
-            students={"ppo": student_preset(env, "ppo")},
-            seeds=tuple(range(5)),
-            steps=_QUICK_STEPS[env],
-            evaluate_every=_QUICK_STEPS[env] // 10,
-            baseline="random",
-        )
     if name == "quick":
+        env = env or "point-mass-gate"
+        recipe = task_env_card(env).recipe
+        steps = recipe.quick_steps or steps
+        steps = steps or recipe.needed("quick_steps", env, "give --steps, or another --preset")
+        task_teachers = recipe.quick_task_teachers or {"random": {}, "alp-gmm": {}}
         return GridConfig(
-            env="point-mass-gate",
-            # ALP-GMM as tuned for PPO on the point mass by the self-paced papers (Klink et al.).
-            task_teachers={
-                **{name: {} for name in ("target", "random", "riac", "covar-gmm")},
-                "alp-gmm": {"fit_rate": 100, "random_ratio": 0.3, "max_history": 500},
-            },
-            students={"ppo": student_preset("point-mass-gate", "ppo")},
-            seeds=tuple(range(8)),  # target training is lucky in about one run of ten
-            steps=450_000,
-            evaluate_every=45_000,
-            baseline="target",
+            env=env,
+            task_teachers=task_teachers,
+            students={"ppo": student_preset(recipe, "ppo")},
+            seeds=tuple(range(recipe.quick_seeds)),
+            steps=steps,
+            evaluate_every=max(1, steps // recipe.quick_evaluations),
+            baseline=next(iter(task_teachers)),
         )
     teachers = ("random", "adr", "riac", "covar-gmm", "alp-gmm")
     if name == "standard":
@@ -148,36 +143,38 @@ def resolve(config: CompareConfig) -> GridConfig:
         ComparisonError: when a name is unknown, a number makes no sense, or things do not go together.
     """
     try:
-        grid = _override(config)
-        _check(grid, config.workers, config.seeds)
+        settings = parse_settings(config.set)
+        grid = _override(config, settings)
+        _check(grid, config.workers, config.seeds, settings)
     except (ValueError, TypeError) as error:
         raise ComparisonError(str(error)) from None
     return grid
 
 
-def _override(config: CompareConfig) -> GridConfig:
-    from tutelage.envs.contract.tasks import BoxTasks
+def _override(config: CompareConfig, settings: list[Setting]) -> GridConfig:
+    from tutelage.experiments.runs.sweeps import expand
     from tutelage.experiments.worlds.catalogue import task_env_card
     from tutelage.students.sb3.presets import student_preset
-    from tutelage.teachers import needs_knowledge
+    from tutelage.teachers import accepts, needs_knowledge
 
-    long = config.env is not None and (
-        ":" in config.env or config.env.startswith(("stump-tracks", "hexagon"))
-    )
-    grid = preset(config.preset or ("standard" if long else "quick"), config.env)
-    if config.env is not None and config.env != grid.env:
+    recipe = task_env_card(config.env or "point-mass-gate").recipe
+    usual = "quick" if config.env is None or recipe.quick_steps is not None else "standard"
+    grid = preset(config.preset or usual, config.env, config.steps)
+    if config.env is not None and (config.env != grid.env or not recipe.quick_task_teachers):
         card = task_env_card(config.env)
-        usable = dict(grid.task_teachers)
-        if card.knowledge is None:
-            usable = {name: fields for name, fields in usable.items() if not needs_knowledge(name)}
-        if not isinstance(card.task_space(), BoxTasks):
-            usable = {"random": {}}
+        space = card.task_space()
+        usable = {
+            name: fields
+            for name, fields in grid.task_teachers.items()
+            if accepts(name, space) and (card.knowledge is not None or not needs_knowledge(name))
+        }
         students = dict(grid.students)
         if config.env.partition("/")[0] != grid.env.partition("/")[0]:  # another body keeps the preset's
-            students = {name: student_preset(config.env, name) for name in students}
+            students = {name: student_preset(recipe, name) for name in students}
         grid = replace(grid, env=config.env, task_teachers=usable, students=students)
     if config.students is not None:
-        grid = replace(grid, students={name: student_preset(grid.env, name) for name in config.students})
+        own = recipe if config.env is not None else task_env_card(grid.env).recipe
+        grid = replace(grid, students={name: student_preset(own, name) for name in config.students})
     if config.teachers is not None:
         tuned = grid.task_teachers
         grid = replace(grid, task_teachers={name: tuned.get(name, {}) for name in config.teachers})
@@ -189,10 +186,10 @@ def _override(config: CompareConfig) -> GridConfig:
         grid = replace(grid, evaluate_every=config.evaluate_every)
     if config.baseline is not None or grid.baseline not in grid.task_teachers:
         grid = replace(grid, baseline=config.baseline or next(iter(grid.task_teachers), ""))
-    return replace(grid, clips=config.clips)
+    return expand(replace(grid, clips=config.clips), settings)
 
 
-def _check(grid: GridConfig, workers: int, seeds: int | None = None) -> None:
+def _check(grid: GridConfig, workers: int, seeds: int | None, settings: list[Setting]) -> None:
     """Refuse what cannot work, before anything starts: every task teacher and student is built once."""
     import numpy as np
 
@@ -215,15 +212,63 @@ def _check(grid: GridConfig, workers: int, seeds: int | None = None) -> None:
         raise ComparisonError(
             f"--baseline {grid.baseline!r} is not among --teachers ({', '.join(grid.task_teachers)})"
         )
+    check_folder_names("task teachers", grid.task_teachers)
+    check_folder_names("students", grid.students)
     card = task_env_card(grid.env)
     space = card.task_space()
     for name, overrides in grid.task_teachers.items():
-        build_task_teacher(name, card, space, np.random.default_rng(0), overrides)
+        with _naming_settings(settings, grid, name):
+            build_task_teacher(grid.built_name(name), card, space, np.random.default_rng(0), overrides)
     some = build_task_teacher("random", card, space, np.random.default_rng(0))
-    for student in grid.students.values():
-        venv = TaughtVecEnv(make_venv(card, student.n_envs, student.workers), some)
-        make_student(student, venv, seed=0, total_steps=grid.steps)
-        venv.close()
+    for name, student in grid.students.items():
+        with _naming_settings(settings, grid, name):
+            venv = TaughtVecEnv(make_venv(card, student.n_envs, student.workers), some)
+            make_student(student, venv, seed=0, total_steps=grid.steps)
+            venv.close()
+    folders: dict[str, str] = {}
+    for cell in grid.cells():
+        other = folders.setdefault(cell.folder.lower(), name := f"{cell.student} with {cell.task_teacher}")
+        if other != name:
+            raise ComparisonError(f"{name} and {other} would share the folder {cell.folder}; leave one out")
+
+
+@contextmanager
+def _naming_settings(settings: list[Setting], grid: GridConfig, name: str) -> Iterator[None]:
+    """Say which settings there are of what is refused, since they may be why."""
+    mine = [setting for setting in settings if setting.is_for(grid.built_name(name))]
+    try:
+        yield
+    except Exception as error:
+        if not mine:
+            raise
+        values = " ".join(f"{setting.option}={','.join(setting.values)}" for setting in mine)
+        raise ComparisonError(f"{values}: {error}") from None
+
+
+def check_grid(grid: GridConfig, console: Console) -> bool:
+    """Look with each task teacher for what is silently not taught; print it, and tell whether all is well."""
+    import numpy as np
+    from rich.markup import escape
+
+    from tutelage.envs.contract.curriculum_check import check_curriculum
+    from tutelage.experiments.worlds.catalogue import build_task_teacher, make_venv, task_env_card
+
+    card, well = task_env_card(grid.env), True
+    space = card.task_space()
+    for label, fields in grid.task_teachers.items():
+        name = grid.built_name(label)
+        task_teacher = build_task_teacher(name, card, space, np.random.default_rng(0), fields)
+        findings = check_curriculum(
+            make_venv(card, 8),
+            task_teacher,
+            make_venv=lambda n: make_venv(card, n),
+            adapts=name not in ("random", "target"),
+        )
+        console.print(escape(f"{label}: " + ("nothing to say" if not findings else "")))
+        for finding in findings:
+            well &= finding.severity != "error"
+            console.print(escape(f"  {finding.severity}: {finding.message}"), soft_wrap=True)
+    return well
 
 
 def compare(config: CompareConfig) -> int:
@@ -236,15 +281,16 @@ def compare(config: CompareConfig) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from tutelage.experiments.runs.locking import locked
+    from tutelage.experiments.runs.locking import check_kind, locked
     from tutelage.experiments.trainings.comparison import Comparison, print_summary
 
     console = Console()
     grid = resolve(config)
     program = "tutelage" if shutil.which("tutelage") else sys.argv[0]  # as it can be typed here
-    out = config.out or Path("runs") / (
-        config.preset or (config.env or "quick").replace(":", ".").replace("/", "-")
-    )
+    if config.check and not check_grid(grid, console):
+        return 1
+    out = config.out or Path("runs") / (config.preset or folder_name(config.env or "quick"))
+    check_kind(out, "grid.json")
     with locked(out, patience=2.0):
         comparison = Comparison(grid, out, command=shlex.join(["tutelage", *sys.argv[1:]]))
         watch = escape(f"TensorBoard, now or later: {program} watch {out}")

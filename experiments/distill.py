@@ -15,15 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tutelage.experiments.trainings.distill_presets import (
-    DEFAULT_FRAMES,
-    MODALITIES,
-    PRESETS,
-    QUICK_FRAMES,
-    default_encoder,
-    default_looks,
-    held_out_objects,
-)
+from tutelage.envs.batched.worlds.catalogue import vec_task_recipe
+from tutelage.envs.contract.names import folder_name
+from tutelage.experiments.trainings.distill_presets import MODALITIES, PRESETS
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import VecTask
@@ -159,6 +153,9 @@ class DistillConfig:
     """Write the report at the end."""
     checkpoint_every: float = 60.0
     """Seconds between checkpoints, from which a killed cell continues."""
+    set: tuple[str, ...] = ()
+    """Settings of methods: dagger.beta-end=0, kickstarting.ppo.epochs=3, bc.learning.batch-size=512. Several
+    values, dagger.beta-end=0,0.1,0.3, make a sweep: each has cells, curves and rows of its own."""
     device: str = "cpu"
     """cpu or cuda."""
 
@@ -169,7 +166,7 @@ class DistillConfig:
     @property
     def folder(self) -> Path:
         """Where the runs of this task lie."""
-        return self.out or Path("runs") / f"distill-{self.task.replace(':', '.').replace('/', '-')}"
+        return self.out or Path("runs") / f"distill-{folder_name(self.task)}"
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -181,7 +178,7 @@ class DistillConfig:
         """Limits of the student's training, as arguments of `Budget`."""
         if self.seconds is not None:
             return {"frames": self.frames, "seconds": self.seconds}
-        usual = QUICK_FRAMES.get(self.task, DEFAULT_FRAMES) * PRESETS[self.preset].scale
+        usual = vec_task_recipe(self.task).quick_frames * PRESETS[self.preset].scale
         return {"frames": usual if self.frames is None else self.frames}
 
     @property
@@ -191,8 +188,10 @@ class DistillConfig:
         return range(self.first_seed, self.first_seed + count)
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
+        """All fields as JSON values; no ``set`` where there are no settings."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        if not self.set:
+            del plain["set"]
         return {k: str(v) if isinstance(v, Path) else v for k, v in plain.items()}
 
     @staticmethod
@@ -205,12 +204,12 @@ class DistillConfig:
     @property
     def training_looks(self) -> str:
         """Looks that the student learns from."""
-        return default_looks(self.task) if self.looks == "auto" else self.looks
+        return vec_task_recipe(self.task).looks if self.looks == "auto" else self.looks
 
     @property
     def chosen_encoder(self) -> Encoder:
         """The student's image encoder."""
-        return self.encoder or default_encoder(self.task)
+        return self.encoder or vec_task_recipe(self.task).encoder
 
     def decisive(self) -> dict[str, Any]:
         """The fields that decide a cell's results, beside method and seed, as JSON values."""
@@ -230,13 +229,14 @@ def distill(config: DistillConfig) -> int:
 
     from tutelage.experiments.reports.distill_results import read_distillation
     from tutelage.experiments.reports.distill_summary import print_tables
-    from tutelage.experiments.runs.locking import locked
+    from tutelage.experiments.runs.locking import check_kind, locked
     from tutelage.experiments.trainings.distill_checks import checked
     from tutelage.experiments.trainings.distill_grid import DistillGrid
     from tutelage.students.vision.warm_up import compile_kernels
 
     config, console = checked(config), Console()
     out, program = config.folder, "tutelage" if shutil.which("tutelage") else sys.argv[0]
+    check_kind(out, "distill.json")
     with locked(out, patience=2.0):
         grid = DistillGrid(config, shlex.join(["tutelage", *sys.argv[1:]]))
         watch = escape(f"TensorBoard, now or later: {program} watch {out}")
@@ -308,13 +308,15 @@ def make_task(
         threads=1 if config.workers > 1 else 0,
         cameras=cameras if pictures else (),
         visuals=getattr(VisualRandomization, looks.replace("-", "_"))(),
-        **(held_out_objects(config.task) if held_out else {}),
+        **(vec_task_recipe(config.task).held_out if held_out else {}),
     )
 
 
 def only(config: DistillConfig, method: str) -> DistillConfig:
-    """The config of one method alone."""
-    return replace(config, method=(method,))
+    """The config of one method alone, with its own settings."""
+    from tutelage.experiments.runs.sweeps import settings_of
+
+    return replace(config, method=(method,), set=settings_of(method, config.set))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from tutelage.envs.contract.names import folder_name
 from tutelage.experiments.reports import plots
 from tutelage.experiments.reports.distill_results import is_distillation
 from tutelage.experiments.reports.page import (
@@ -265,7 +266,7 @@ def report(config: ReportConfig) -> Path:
     out = config.out or config.folder / "report"
     out.mkdir(parents=True, exist_ok=True)
     for picture in (picture for several in drawn.values() for picture in several):
-        write_file(out / f"{picture.name}.png", picture.png)
+        write_file(out / f"{folder_name(picture.name)}.png", picture.png)
     note = explanation(config.confidence, config.resamples)
     write_file(out / "summary.csv", csv_of(rows))
     write_file(out / "summary.md", render_markdown(grid, rows, said, note).encode())

@@ -143,7 +143,7 @@ def specialists(config: SpecialistsConfig) -> int:
     from tutelage.envs.contract.state import write_json
     from tutelage.experiments.report import ReportConfig, report
     from tutelage.experiments.runs.grid import Charts, Member, provenance, run_grid
-    from tutelage.experiments.runs.locking import locked
+    from tutelage.experiments.runs.locking import check_kind, locked
     from tutelage.experiments.runs.pool import Job
     from tutelage.experiments.runs.records import read_json
     from tutelage.experiments.trainings.specialists import check_names
@@ -152,6 +152,7 @@ def specialists(config: SpecialistsConfig) -> int:
     check_names(config)
     console, out = Console(), config.folder
     seeds = range(config.first_seed, config.first_seed + config.seeds)
+    check_kind(out, DESCRIPTION)
     with locked(out, patience=2.0):
         described = {"task": config.task, "seeds": list(seeds), "config": config.to_json()}
         write_json(

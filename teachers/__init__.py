@@ -40,12 +40,12 @@ import numpy as np
 
 from tutelage.envs.contract.interface import TaskTeacher
 from tutelage.envs.contract.names import lazy_names, unknown_name
+from tutelage.envs.contract.recipe import TaskKnowledge
 from tutelage.envs.contract.tasks import TaskSpace
 from tutelage.teachers.continuous.adr import ADR, ADRConfig
 from tutelage.teachers.continuous.alp_gmm import ALPGMM, ALPGMMConfig
 from tutelage.teachers.continuous.covar_gmm import CovarGMM, CovarGMMConfig
 from tutelage.teachers.continuous.geo_curriculum import GeoCurriculum, GeoCurriculumConfig
-from tutelage.teachers.continuous.knowledge import TaskKnowledge
 from tutelage.teachers.continuous.oracle import Oracle, OracleConfig
 from tutelage.teachers.continuous.riac import RIAC, RIACConfig
 from tutelage.teachers.continuous.target import TargetOnly, TargetOnlyConfig
@@ -81,6 +81,7 @@ __all__ = [
     "TargetOnly",
     "TargetOnlyConfig",
     "TaskKnowledge",
+    "accepts",
     "make_task_teacher",
     "needs_knowledge",
     *_EXPERTS,
@@ -114,6 +115,23 @@ def needs_knowledge(name: str) -> bool:
         ValueError: when there is no such task teacher; the nearest name is suggested.
     """
     return any(f.default is MISSING and f.default_factory is MISSING for f in fields(_entry(name)[1]))
+
+
+def accepts(name: str, space: TaskSpace) -> bool:
+    """Tell whether a task teacher can propose from a task space.
+
+    Asks the class attribute ``task_spaces``: the protocol that the space must keep. A class without one
+    takes every task space.
+
+    Raises:
+        ValueError: when there is no such task teacher; the nearest name is suggested.
+
+    Example:
+        >>> from tutelage.envs.contract.tasks import DiscreteTasks
+        >>> [name for name in TASK_TEACHERS if accepts(name, DiscreteTasks(3))]
+        ['random']
+    """
+    return isinstance(space, getattr(_entry(name)[0], "task_spaces", object))
 
 
 def make_task_teacher(

@@ -20,7 +20,7 @@ import numpy as np
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from numpy.typing import NDArray
 
-from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks, TaskSpace
+from tutelage.envs.contract.tasks import BoxSpace, TaskSpace, missing_members
 
 _READ_TASK = 'read it in reset(): task = (options or {}).get("task")'
 _REPORT_TASK = 'put a copy of the running task there: info["task"] = self.task.copy()'
@@ -104,12 +104,16 @@ class _Check:
 
     def border(self) -> list[Any]:
         """The ends of the task space (65 at most), the lowest first and the highest last."""
-        if isinstance(self.space, BoxTasks):
+        if isinstance(self.space, BoxSpace):
             corners = islice(product(*zip(self.space.low, self.space.high, strict=True)), 64)
             return [*map(np.array, corners), self.space.high.copy()]
-        if isinstance(self.space, DiscreteTasks):
-            return [np.int64(0), np.int64(self.space.n - 1)]
-        return []
+        return [] if (indices := self.indices()) is None else [indices[0], indices[-1]]
+
+    def indices(self) -> NDArray[np.int64] | None:
+        """First and last task of a space whose tasks are whole numbers, ``(2,)``; None in other spaces."""
+        if self.space.shape != () or len(self.space.axes) != 1 or not self.space.axes[0].whole:
+            return None
+        return np.array([np.ceil(self.space.axes[0].low), np.floor(self.space.axes[0].high)], np.int64)
 
 
 def check_task_env(env: gymnasium.Env[Any, Any], max_steps: int = 2000, seed: int = 0) -> list[str]:
@@ -159,11 +163,10 @@ def _has_task_space(check: _Check) -> None:
         )
         return
     if not isinstance(check.space, TaskSpace):
-        needed = ("shape", "dtype", "sample", "contains", "check", "to_json")
-        lacking = ", ".join(name for name in needed if not hasattr(check.space, name))
+        lacking = ", ".join(missing_members(check.space, TaskSpace))
         check.faults.append(
             f"task_space is a {type(check.space).__name__}, which is no task space (it lacks {lacking}). "
-            "Cure: use BoxTasks or DiscreteTasks of tutelage.envs."
+            "Cure: use BoxTasks or DiscreteTasks of tutelage.envs, or inherit from TaskSpace or LevelSpace."
         )
 
 
@@ -268,7 +271,7 @@ def _tells_success(check: _Check) -> None:
     the ends and the middle of the task space.
     """
     tasks = [*check.border()[:1], *check.border()[-1:], *check.tasks(4, draw=15)]
-    if isinstance(check.space, BoxTasks):
+    if isinstance(check.space, BoxSpace):
         tasks.insert(2, (check.space.low + check.space.high) / 2)
     left = 3 * check.max_steps if check.ends and not check.faults else 0
     for variant, task in enumerate(tasks):
@@ -359,13 +362,13 @@ def _bears_corners(check: _Check) -> None:
 def _refuses_foreign_tasks(check: _Check) -> None:
     """Tasks outside of the space, and NaN, are refused."""
     foreign: dict[str, Any]
-    if isinstance(check.space, BoxTasks):
+    if isinstance(check.space, BoxSpace):
         foreign = {
             "outside its bounds": 2 * check.space.high - check.space.low,
             "of NaN": check.space.low * np.nan,
         }
-    elif isinstance(check.space, DiscreteTasks):
-        foreign = {"outside its range": np.int64(check.space.n)}
+    elif (indices := check.indices()) is not None:
+        foreign = {"outside its range": indices[-1] + 1}
     else:
         return
     for kind, task in foreign.items():

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import ast
 import difflib
+import hashlib
 import importlib
+import re
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,29 @@ def lazy_names(package: str, file: str) -> tuple[Callable[[str], Any], list[str]
     return __getattr__, sorted(homes)
 
 
+def load_object(path: str, what: str) -> Any:
+    """Import ``module:name``.
+
+    Args:
+        path: of that form; nested names are separated by dots.
+        what: what it is, for messages, e.g. ``"student"``.
+
+    Raises:
+        ValueError: when `path` is not of that form, or there is no such module or name.
+    """
+    module, separator, name = path.partition(":")
+    if not (separator and module and name):
+        raise ValueError(f"{what} {path!r} is not of the form module:name")
+    try:
+        return attrgetter(name)(importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{what} {path!r} cannot be imported: {error}") from None
+
+
+def _spelling(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], also: str = "") -> str:
     """The message about a name that does not exist: what was meant, and all that there is.
 
@@ -62,7 +88,49 @@ def unknown_name(kind: str, name: str, known: Iterable[str], also: str = "") -> 
         "unknown student 'pppo'; did you mean 'ppo'? Known: ppo, sac"
     """
     known = list(known)
-    near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1)
-    near = near or difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1)
+    alike = {_spelling(one): one for one in known}
+    near = [alike[one] for one in difflib.get_close_matches(_spelling(str(name)), alike, n=1)]
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}" + (f"; or {also}" if also else "")
+
+
+def folder_name(name: str) -> str:
+    """The folder of something with this name: ``module:Class`` becomes ``module.Class``, ``a/b`` ``a-b``.
+
+    Members of a sweep become ``alp-gmm.fit-rate-50``, ``alp-gmm.fit-rate-50_random-ratio-0.2``. Where values
+    hold other signs than letters, digits, ``.``, ``+`` and ``-``, or are long, eight hexadecimal digits
+    follow, so that no two values share a folder.
+    """
+    base, equals, values = name.partition("=")
+    plain = base.replace(":", ".").replace("/", "-")
+    if not equals:
+        return plain
+    if re.fullmatch(r"[A-Za-z0-9.+=,-]{1,80}", values):
+        return f"{plain}-{values}".replace("=", "-").replace(",", "_")
+    readable = re.sub(r"[^A-Za-z0-9.+]+", "-", values)[:80].strip("-.")
+    return f"{plain}-{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def base_name(name: str) -> str:
+    """The name of a member of a sweep without its values: ``alp-gmm`` of ``alp-gmm:fit-rate=50``."""
+    before, equals, _ = name.partition("=")
+    return before.rpartition(":")[0] if equals else name
+
+
+def check_folder_names(kind: str, names: Iterable[str]) -> None:
+    """Make sure that no two names have the same folder.
+
+    Args:
+        kind: what the names are of, e.g. ``"task teachers"``.
+        names: all of them.
+
+    Raises:
+        ValueError: when two have.
+    """
+    folders: dict[str, str] = {}
+    for name in names:
+        other = folders.setdefault(folder_name(name), name)
+        if other != name:
+            raise ValueError(
+                f"the {kind} {other!r} and {name!r} would share the folder {folder_name(name)}; rename one"
+            )

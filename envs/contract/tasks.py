@@ -2,12 +2,15 @@
 
 A *task* is the parameter vector of one episode. Everything here is batched: a batch of tasks is one
 array whose first axis counts tasks. Boxes of named parameters are the common case; finite sets serve
-discrete curricula; levels (mazes, tracks) implement the `LevelSpace` protocol.
+discrete curricula; for levels (mazes, tracks) see `tutelage.envs.contract.levels`. A space says of itself how
+its tasks are recorded and drawn, so that nothing needs to know which class it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from inspect import get_annotations
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,17 +24,62 @@ class TaskError(ValueError):
     """A task that its task space does not contain: wrong shape, NaN, or out of range."""
 
 
-@runtime_checkable
-class TaskSpace(Protocol):
-    """What every task space offers.
+@dataclass(frozen=True)
+class Axis:
+    """One named axis that tasks can be drawn on.
 
     Attributes:
+        name: what lies along it.
+        low, high: where it begins and ends.
+        whole: whether only whole numbers lie on it.
+
+    Raises:
+        ValueError: when a bound is not finite, or ``low >= high``.
+    """
+
+    name: str
+    low: float
+    high: float
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.low, self.high]).all() and self.low < self.high):
+            raise ValueError(
+                f"task parameter {self.name!r} has bounds ({self.low}, {self.high}); need finite low < high"
+            )
+
+    def edges(self, bins: int, most: int = 1000) -> NDArray[np.float64]:
+        """Edges of bins of equal width; one bin for each whole number if there are no more than `most`."""
+        if self.whole and self.high - self.low <= most:
+            return self.low + np.arange(round(self.high - self.low) + 1.0)
+        return np.linspace(self.low, self.high, bins + 1)
+
+
+@runtime_checkable
+class TaskSpace(Protocol):
+    """What every task space offers. A class that inherits from this one is recorded by id and not drawn.
+
+    Attributes:
+        kind: what its tasks are: ``box``, ``discrete``, ``level``, ``snapshot``, or a word of your own.
         shape: shape of one task, e.g. ``(2,)`` for a box of two parameters, ``()`` for a discrete set.
         dtype: numpy dtype of a batch.
     """
 
+    kind: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes that its tasks lie on, in the order of the numbers of a task; none for levels."""
+        return ()
+
+    def describe(self, tasks: Tasks) -> dict[str, NDArray[Any]]:
+        """Name the numbers that make up the tasks, each ``(n,)``: the columns that records hold.
+
+        None where a task is a structure: it is then kept once, and recorded by its id.
+        """
+        return {}
 
     def sample(self, rng: np.random.Generator, n: int) -> Tasks:
         """Draw `n` tasks uniformly; task *i* does not depend on how a sequence is cut into batches."""
@@ -46,29 +94,53 @@ class TaskSpace(Protocol):
         ...
 
     def to_json(self) -> dict[str, Any]:
-        """Describe the space by JSON values; `task_space_from_json` makes it again."""
+        """Describe the space by JSON values, its ``kind`` among them."""
         ...
 
 
 @runtime_checkable
-class LevelSpace(TaskSpace, Protocol):
-    """The hook for structured levels (mazes, tracks): a task space whose tasks can be edited and encoded."""
+class BoxSpace(TaskSpace, Protocol):
+    """A task space that is a box of named parameters, ours or a user's: most task teachers need one.
 
-    def mutate(self, rng: np.random.Generator, tasks: Tasks) -> Tasks:
-        """Apply one random edit to each level (ACCEL)."""
+    Attributes:
+        names: the parameters' names, in order.
+        low, high: bounds, shape ``(d,)``, float64.
+    """
+
+    names: tuple[str, ...]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @property
+    def dim(self) -> int:
+        """Number of parameters."""
         ...
 
-    def encode(self, tasks: Tasks) -> NDArray[np.int64]:
-        """Token sequences of the levels, shape ``(n, length)``."""
+    def to_unit(self, tasks: ArrayLike) -> NDArray[np.float64]:
+        """Map tasks to the unit cube, shape ``(n, d)``."""
         ...
 
-    def decode(self, tokens: NDArray[np.int64]) -> Tasks:
-        """Levels of the token sequences; the inverse of `encode`."""
+    def from_unit(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Map points of the unit cube to tasks; rounding never leaves the box."""
         ...
 
-    def features(self, tasks: Tasks) -> NDArray[np.float64]:
-        """Numeric descriptors of the levels, shape ``(n, k)``, for distances and plots."""
-        ...
+
+def missing_members(space: object, protocol: type) -> list[str]:
+    """Names of the members of a protocol that an object lacks, in alphabetical order.
+
+    Example:
+        >>> missing_members(DiscreteTasks(2), BoxSpace)
+        ['dim', 'from_unit', 'high', 'low', 'to_unit']
+    """
+    members = {name for cls in protocol.__mro__ for name in (*vars(cls), *get_annotations(cls))}
+    return sorted(name for name in members if not name.startswith("_") and not hasattr(space, name))
+
+
+def unit_grid(per_dimension: int | Sequence[int], dim: int) -> NDArray[np.float64]:
+    """Cell centres of a regular grid in the unit cube, the last dimension varying fastest, ``(cells, d)``."""
+    sides = np.broadcast_to(np.asarray(per_dimension), (dim,))
+    axes = [(np.arange(side) + 0.5) / side for side in sides]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, dim)
 
 
 def _batch(tasks: ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any], source: str) -> Tasks:
@@ -105,25 +177,26 @@ class BoxTasks:
         array([ True, False])
     """
 
+    kind = "box"
     dtype = np.dtype(np.float64)
 
     def __init__(self, bounds: Mapping[str, tuple[float, float]]) -> None:
         if not bounds:
             raise ValueError("a task box needs at least one named parameter, e.g. {'height': (0, 3)}")
-        for name, (low, high) in bounds.items():
-            if not (np.isfinite([low, high]).all() and low < high):
-                raise ValueError(
-                    f"task parameter {name!r} has bounds ({low}, {high}); need finite low < high"
-                )
+        self.axes = tuple(Axis(name, float(low), float(high)) for name, (low, high) in bounds.items())
         self.names = tuple(bounds)
-        self.low = np.array([low for low, _ in bounds.values()], dtype=np.float64)
-        self.high = np.array([high for _, high in bounds.values()], dtype=np.float64)
+        self.low = np.array([axis.low for axis in self.axes], dtype=np.float64)
+        self.high = np.array([axis.high for axis in self.axes], dtype=np.float64)
         self.shape: tuple[int, ...] = (len(self.names),)
 
     @property
     def dim(self) -> int:
         """Number of parameters."""
         return len(self.names)
+
+    def describe(self, tasks: ArrayLike) -> dict[str, NDArray[np.float64]]:
+        """Each parameter's values, shape ``(n,)``."""
+        return dict(zip(self.names, np.asarray(tasks, dtype=np.float64).T, strict=True))
 
     def sample(self, rng: np.random.Generator, n: int) -> NDArray[np.float64]:
         """Draw `n` tasks uniformly, shape ``(n, d)``."""
@@ -158,9 +231,7 @@ class BoxTasks:
 
     def grid(self, per_dimension: int | Sequence[int]) -> NDArray[np.float64]:
         """Cell centres of a regular grid, the last parameter varying fastest, shape ``(cells, d)``."""
-        sides = np.broadcast_to(np.asarray(per_dimension), (self.dim,))
-        axes = [(np.arange(side) + 0.5) / side for side in sides]
-        return self.from_unit(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, self.dim))
+        return self.from_unit(unit_grid(per_dimension, self.dim))
 
     def to_json(self) -> dict[str, Any]:
         """Describe the space by JSON values."""
@@ -194,6 +265,7 @@ class DiscreteTasks:
         array([ True, False])
     """
 
+    kind = "discrete"
     dtype = np.dtype(np.int64)
     shape: tuple[int, ...] = ()
 
@@ -201,11 +273,16 @@ class DiscreteTasks:
         self.names = tuple(str(i) for i in range(names)) if isinstance(names, int) else tuple(names)
         if not self.names or len(set(self.names)) != len(self.names):
             raise ValueError("a discrete task space needs at least one task, and different names")
+        self.axes = (Axis("task", -0.5, self.n - 0.5, whole=True),)
 
     @property
     def n(self) -> int:
         """Number of tasks."""
         return len(self.names)
+
+    def describe(self, tasks: ArrayLike) -> dict[str, NDArray[np.int64]]:
+        """The tasks' indices, shape ``(n,)``."""
+        return {"index": np.asarray(tasks, dtype=np.int64)}
 
     def sample(self, rng: np.random.Generator, n: int) -> NDArray[np.int64]:
         """Draw `n` task indices uniformly, shape ``(n,)``."""
@@ -238,16 +315,3 @@ class DiscreteTasks:
 
     def __repr__(self) -> str:
         return f"DiscreteTasks({list(self.names)!r})"
-
-
-def task_space_from_json(description: Mapping[str, Any]) -> BoxTasks | DiscreteTasks:
-    """Make the task space that `to_json` described.
-
-    Raises:
-        ValueError: when `description` is of no known kind.
-    """
-    if description.get("kind") == "box":
-        return BoxTasks({name: (lo, hi) for name, (lo, hi) in description["bounds"].items()})
-    if description.get("kind") == "discrete":
-        return DiscreteTasks(description["names"])
-    raise ValueError(f"unknown kind of task space {description.get('kind')!r}; known: 'box', 'discrete'")

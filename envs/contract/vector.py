@@ -33,10 +33,12 @@ class BatchedTaskVecEnv(VecEnv):
             is, its row of the observations is the terminal one, and `start` must be called for it before
             the next step. In both cases its info has ``"terminal_observation"``, ``"TimeLimit.truncated"``,
             ``"task"`` (the task that ended) and, where the environment defines it, ``"success"``.
+        defines_success: whether ``"success"`` is known to be there at the end of every episode.
     """
 
     task_space: TaskSpace
     auto_reset: bool = True
+    defines_success: bool = False
 
     @abstractmethod
     def start(
@@ -93,7 +95,7 @@ class GymTaskVecEnv(DummyVecEnv, BatchedTaskVecEnv):
             self._save_obs(index, first)
             if index not in self._active:
                 insort(self._active, index)
-        return _rows(self._obs_from_buf(), indices)
+        return take(self._obs_from_buf(), indices)
 
     def park(self, index: int) -> None:
         """Skip a finished environment from now on: for evaluations that have run out of tasks."""
@@ -106,12 +108,13 @@ class GymTaskVecEnv(DummyVecEnv, BatchedTaskVecEnv):
         return super()._obs_from_buf()
 
 
-def _rows(observations: Observations, indices: NDArray[np.int64]) -> Observations:
+def take(observations: Observations, rows: NDArray[np.int64] | int) -> Observations:
+    """Rows of a batch of observations, whatever their kind: copies, or the view of a single one."""
     if isinstance(observations, dict):
-        return {key: part[indices] for key, part in observations.items()}
+        return {key: part[rows] for key, part in observations.items()}
     if isinstance(observations, tuple):
-        return tuple(part[indices] for part in observations)
-    return observations[indices]
+        return tuple(part[rows] for part in observations)
+    return observations[rows]
 
 
 def put(observations: Observations, rows: NDArray[np.int64] | int, new: Observations) -> None:

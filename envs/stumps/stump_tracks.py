@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.envs.contract.recipe import TaskKnowledge, WorldRecipe
 from tutelage.envs.contract.tasks import BoxTasks
 from tutelage.envs.stumps.bipedal_tracks import BipedalTracks
 from tutelage.envs.stumps.stump_terrain import Terrain, hexagon_track, stump_sequence_track, stump_track
@@ -109,6 +110,51 @@ class StumpTracks(BipedalTracks):
         axes = [np.linspace(low, high, 10) for low, high in zip(box.low, box.high, strict=True)]
         return np.stack(np.meshgrid(*axes, indexing="xy"), axis=-1).reshape(-1, 2)
 
+    recipe: ClassVar[WorldRecipe] = WorldRecipe(
+        summary="Box2D walker over stumps: height [0, 3] x spacing [0, 6], 100 test tasks",
+        mastered="undiscounted return above 230",
+        gymnasium_id="tutelage/StumpTracks-v0",
+        # The easy task and its spread: TeachMyAgent's "low knowledge" (flat ground, 10 % of the ranges).
+        knowledge=TaskKnowledge(
+            easy_task=(0.0, 6.0),
+            easy_std=(0.3, 0.6),
+            target_mean=(3.0, 0.0),
+            target_std=(0.3, 0.6),
+            mastered_return=230.0,
+            return_range=(-150.0, 350.0),
+        ),
+        test_sets={"grid": test_tasks},
+        students={
+            "ppo": {
+                "n_envs": 32,
+                "kwargs": {
+                    "n_steps": 512,
+                    "batch_size": 2048,
+                    "n_epochs": 10,
+                    "learning_rate": 3e-4,
+                    "policy_kwargs": {"net_arch": [64, 64], "activation_fn": "Tanh"},
+                },
+                "normalize_observations": True,
+                "normalize_rewards": True,
+            },
+            # TeachMyAgent's SAC: replay of 2 M, an update every 10 steps, fixed entropy weight.
+            "sac-paper": {
+                "algorithm": "sac",
+                "n_envs": 1,
+                "kwargs": {
+                    "learning_rate": 1e-3,
+                    "batch_size": 1000,
+                    "buffer_size": 2_000_000,
+                    "learning_starts": 10_000,
+                    "train_freq": 10,
+                    "gradient_steps": 1,
+                    "ent_coef": 0.005,
+                    "policy_kwargs": {"net_arch": [400, 300], "activation_fn": "ReLU"},
+                },
+            },
+        },
+    )
+
     def _generate(self, values: Mapping[str, Any]) -> Terrain:
         return stump_track(
             self.np_random,
@@ -147,6 +193,21 @@ class HexagonTracks(BipedalTracks):
         "obstacle_spacing": 8.0,
         "roughness": 0.0,
     }
+
+    recipe: ClassVar[WorldRecipe] = WorldRecipe(
+        summary="Box2D walker (classic_bipedal) over deformed hexagons: 12 parameters in [0, 4]",
+        mastered="undiscounted return above 230",
+        gymnasium_id="tutelage/HexagonTracks-v0",
+        knowledge=TaskKnowledge(
+            easy_task=(0.0,) * 12,
+            easy_std=(0.4,) * 12,
+            target_mean=(4.0,) * 12,
+            target_std=(0.4,) * 12,
+            mastered_return=230.0,
+            return_range=(-150.0, 350.0),
+        ),
+        test_sets={"uniform": BipedalTracks.test_tasks},
+    )
 
     def _generate(self, values: Mapping[str, Any]) -> Terrain:
         moves = [values[name] for name in self.default_parameters]

@@ -36,7 +36,6 @@ from tutelage.experiments.reports.page import (
 from tutelage.experiments.reports.summary import p_text
 from tutelage.experiments.runs.reading import check_name
 from tutelage.experiments.runs.statistics import Resampling
-from tutelage.experiments.trainings.distill_methods import METHODS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,7 +157,7 @@ def _html(
     found: Distillation, rows: list[dict[str, Any]], said: list[str], drawn: list[Picture], note: str
 ) -> str:
     last, palette = found.description["runs"][-1], palette_of(found)
-    names = ", ".join(METHODS[method].title for method in found.methods)
+    names = ", ".join(found.title(method) for method in found.methods)
     title = f"{found.description['task']}: {len(found.methods)} methods of distillation"
     if len(found.methods) == 1:
         title = f"{found.description['task']}: {names}"

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from tutelage.envs.contract.names import base_name, folder_name
 from tutelage.experiments.runs.reading import FloatArray, GridError
 from tutelage.experiments.runs.records import read_json, read_status, read_table
-from tutelage.experiments.trainings.distill_methods import METHODS
+from tutelage.students.distillation.machinery.registry import METHODS, method_card
 
 DESCRIPTION = "distill.json"
 """Makes a folder one of `tutelage distill`: its task and test sets, and every command given in it."""
@@ -47,7 +48,7 @@ class Run:
     @property
     def name(self) -> str:
         """Its folder relative to the grid's."""
-        return f"{self.method}/seed-{self.seed}"
+        return f"{folder_name(self.method)}/seed-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ class Distillation:
     baseline: str
     runs: tuple[Run, ...]
     experts: dict[int, dict[str, Any]]
+
+    def title(self, method: str) -> str:
+        """What a method is called."""
+        return _card(self.description, method)["title"]
 
     @property
     def main(self) -> str:
@@ -126,21 +131,39 @@ def read_distillation(folder: Path) -> Distillation:
     for seed in sorted({seed for _, seed in cells}):
         if found := read_json(folder / "experts" / f"seed-{seed}" / "results.json"):
             experts[seed] = found
-    runs = tuple(_read_run(folder, method, seed, test_sets) for method, seed in cells)
+    runs = tuple(_read_run(folder, description, method, seed, test_sets) for method, seed in cells)
     methods = tuple(dict.fromkeys(method for method, _ in cells))
     baseline = baseline if baseline in methods else methods[0]
     return Distillation(folder, description, test_sets, methods, baseline, runs, experts)
 
 
-def _read_run(folder: Path, method: str, seed: int, test_sets: tuple[str, ...]) -> Run:
-    cell = folder / method / f"seed-{seed}"
+def described_card(method: str) -> dict[str, str]:
+    """What reports need to know of a method, for the folder's description."""
+    card = method_card(method)
+    return {"title": card.title, "expert": card.expert}
+
+
+def _card(description: Mapping[str, Any], method: str) -> dict[str, str]:
+    """The same of a method in a folder, which describes a user's: its module is not imported."""
+    if base_name(method) in METHODS:
+        return described_card(method)
+    cards = description.get("cards")
+    own = cards.get(method) if isinstance(cards, dict) else None
+    own = own if isinstance(own, dict) else {}
+    return {"title": str(own.get("title", method)), "expert": str(own.get("expert", "labels"))}
+
+
+def _read_run(
+    folder: Path, description: Mapping[str, Any], method: str, seed: int, test_sets: tuple[str, ...]
+) -> Run:
+    cell = folder / folder_name(method) / f"seed-{seed}"
     status = read_status(cell)
     state, message = str(status.get("state", "missing")), str(status.get("message", ""))
     results = read_json(cell / "results.json") if state == "finished" else {}
     if state == "finished" and not results:
         state, message = "failed", "its results.json is missing or damaged"
     expert = read_json(folder / "experts" / f"seed-{seed}" / "results.json")
-    charged = float(expert.get("seconds", 0.0)) if METHODS[method].expert != "nothing" else 0.0
+    charged = float(expert.get("seconds", 0.0)) if _card(description, method)["expert"] != "nothing" else 0.0
     curves = {}
     try:
         curves = _read_curves(cell / "evaluations.parquet", charged, test_sets)

@@ -31,7 +31,6 @@ from tutelage.experiments.runs.statistics import (
     probability_of_improvement,
     welch,
 )
-from tutelage.experiments.trainings.distill_methods import METHODS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,7 +90,7 @@ def summary_rows(
         scores = found.scores(method, found.main)
         row: dict[str, Any] = {
             "method": method,
-            "title": METHODS[method].title,
+            "title": found.title(method),
             "is_baseline": method == found.baseline,
             "runs": len(scores),
             "runs_asked": len(found.of(method)),

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
-from tutelage.envs.contract.tasks import DiscreteTasks
 from tutelage.experiments.runs.reading import FloatArray, Grid
 from tutelage.experiments.runs.statistics import Estimate
 
@@ -310,7 +309,7 @@ def _task_axes(axis: Axes, grid: Grid, window: FloatArray, *, bottom: bool, left
 
     names = [name.replace("_", " ") for name in grid.parameters]
     axis.set_xlim(*window[0])
-    axis.xaxis.set_major_locator(MaxNLocator(3, integer=isinstance(grid.task_space, DiscreteTasks)))
+    axis.xaxis.set_major_locator(MaxNLocator(3, integer=grid.task_space.axes[0].whole))
     axis.set_xlabel(names[0] if bottom else "")
     if len(names) > 1:
         axis.set_ylim(*window[1])
@@ -394,9 +393,7 @@ def proposal_maps(grid: Grid, proposals: dict[str, list[FloatArray]], labels: Se
     """
     names, flat = list(proposals), len(grid.parameters) == 1
     figure, axes = _figure(1.75 * len(names) + 0.9, 1.75 * len(labels) + 0.6, len(labels), len(names))
-    x, y = (np.linspace(low, high, 33) for low, high in grid.bounds[[0, -1 if flat else 1]])
-    if isinstance(grid.task_space, DiscreteTasks):
-        x = np.arange(grid.task_space.n + 1) - 0.5  # a bar for each task
+    x, y = (grid.task_space.axes[i].edges(32) for i in (0, -1 if flat else 1))
     target = grid.test_sets[grid.primary]
     for j, name in enumerate(names):
         for i, tasks in enumerate(proposals[name]):

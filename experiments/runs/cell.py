@@ -1,8 +1,8 @@
 """One run in its folder: train to the next evaluation, evaluate, write down, save; and go on after a kill.
 
-This is the only loop there is: students under task teachers, distilled students, experts, cloned students and
-specialists are all a `tutelage.experiments.runs.training.Training` in it. A killed run continues from its last
-checkpoint with identical numbers.
+This is the only loop there is: students under task teachers, distilled students, experts, cloned students
+and specialists are all a `tutelage.experiments.runs.training.Training` in it. A killed run continues from its
+last checkpoint with identical numbers.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Run:
                 if self.save_every is not None and share == 1:
                     self._checkpoint()  # what follows takes minutes where episodes are many
                 self._evaluate()
-                if self.save_every is None:
+                if self.save_every is None or time.monotonic() - self._saved >= self.save_every:
                     self._checkpoint()
             results = training.finish(self.report)
             self.record.finish()
@@ -122,10 +122,11 @@ class Run:
     def _on_progress(self, saveable: bool = False) -> None:
         """Write the status; where the training can be saved, and that is due, save it."""
         self._status("running", STATUS_EVERY)
-        share = self.training.evaluations[self.evaluated]
-        if saveable and self.save_every is not None and self.training.spent < max(share, 1e-12):
-            if time.monotonic() - self._saved >= self.save_every:
-                self._checkpoint()
+        if self.save_every is None or time.monotonic() - self._saved < self.save_every:
+            return
+        due = max(self.training.evaluations[self.evaluated], 1e-12)
+        if saveable and self.training.spent < due:  # else it is saved after its evaluation
+            self._checkpoint()
 
     def _evaluate(self) -> None:
         """Evaluate all policies on the test sets; note, score and log the student's episodes."""
@@ -165,7 +166,7 @@ class Run:
             record.evaluation_seconds += time.perf_counter() - began
 
     def _checkpoint(self) -> None:
-        """Write the record, then save the training; what the checkpoint has behind it is never logged again."""
+        """Write the record, then save the training; nothing before the checkpoint is logged again."""
         self.record.write()
         self._write_timings()
         self.report.flush()
@@ -193,7 +194,11 @@ class Run:
     def _write_timings(self) -> None:
         """Write what the seconds went to, and all costs."""
         costs = self.training.costs
-        seconds = {**costs.seconds, "evaluation": self.record.evaluation_seconds, "total": self.record.seconds}
+        seconds = {
+            **costs.seconds,
+            "evaluation": self.record.evaluation_seconds,
+            "total": self.record.seconds,
+        }
         seconds["other"] = seconds["total"] - sum(v for k, v in seconds.items() if k != "total")
         episodes = self.record.episodes
         written = {

@@ -79,12 +79,14 @@ class Charts:
         curves: test set, as in the ``curves`` of a run's status -> the metric that it is a curve of.
         final: scalar tag of the runs -> column of the HParams tab.
         cells: charts of the single runs.
+        logs: names of further TensorBoard logs inside the runs' folders, whose curves are grouped too.
     """
 
     metrics: Mapping[str, str]
     curves: Mapping[str, str]
     final: Mapping[str, str]
     cells: Layout = field(default_factory=lambda: CELL_LAYOUT)
+    logs: Sequence[str] = ()
 
 
 def run_grid(
@@ -115,7 +117,10 @@ def run_grid(
     """
     by_name = {member.folder: member for member in members}
     groups = list(dict.fromkeys(member.group for member in by_name.values()))
-    log = GridLog(out, charts.metrics, groups, cells=charts.cells)
+    logs = {member.folder: (member.group, member.seed) for member in by_name.values()}
+    for name in charts.logs:
+        logs |= {f"{m.folder}/{name}": (f"{m.group}/{name}", m.seed) for m in by_name.values()}
+    log = GridLog(out, charts.metrics, groups, cells=charts.cells, cell_groups=logs)
     log.hparams([member.hyperparameters for member in by_name.values()], charts.final)
 
     def show(member: Member, status: Mapping[str, Any]) -> None:
@@ -126,6 +131,7 @@ def run_grid(
     def on_status(job: Job, status: dict[str, Any]) -> None:
         if job.name in by_name:
             show(by_name[job.name], status)
+        log.refresh()
 
     mine = {job.name for job in jobs}
     for member in by_name.values():

@@ -1,7 +1,7 @@
 """Jobs of a grid: which waits, which runs, which has ended, and how that is shown.
 
-A job says how it stands in the ``status.json`` of its folder, with ``state``, ``step``, ``steps``, ``seconds``,
-``message`` and ``scores`` (pairs of step and score).
+A job says how it stands in the ``status.json`` of its folder, with ``state``, ``step``, ``steps``,
+``seconds``, ``message`` and ``scores`` (pairs of step and score).
 """
 
 from __future__ import annotations

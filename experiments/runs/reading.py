@@ -8,7 +8,6 @@ whose two JSON files cannot be understood, raises `GridError`.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks, task_space_from_json
+from tutelage.envs.contract.described_tasks import DescribedTasks, task_space_from_json
+from tutelage.envs.contract.names import folder_name, unknown_name
+from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks
 from tutelage.experiments.runs.records import read_table
 
 FloatArray = NDArray[np.float64]
@@ -80,7 +81,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Its folder relative to the grid's, e.g. ``ppo/alp-gmm/seed-0``."""
-        return f"{self.student}/{self.task_teacher}/seed-{self.seed}"
+        return f"{folder_name(self.student)}/{folder_name(self.task_teacher)}/seed-{self.seed}"
 
     def training_episodes(self) -> TrainingEpisodes | None:
         """Read its training episodes; None where the file is missing or damaged."""
@@ -129,8 +130,8 @@ class Grid:
     Attributes:
         folder: where it lies.
         description: `grid.json` as read: command, created, versions, machine, configs.
-        task_space: of the environment; None where it is neither box nor discrete (levels), since only its
-            own code can make it again.
+        task_space: of the environment; its kind and axes alone where it is neither box nor discrete, since
+            only its own code can make it again.
         test_sets: name -> tasks ``(tasks, parameters)``; the primary one first.
         primary: name of the test set that task teachers are compared on.
         task_teachers, students: names, in the grid's order.
@@ -142,7 +143,7 @@ class Grid:
 
     folder: Path
     description: dict[str, Any]
-    task_space: BoxTasks | DiscreteTasks | None
+    task_space: BoxTasks | DiscreteTasks | DescribedTasks
     test_sets: dict[str, FloatArray]
     primary: str
     task_teachers: tuple[str, ...]
@@ -161,18 +162,12 @@ class Grid:
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the task parameters; none for levels, which have no axes to be drawn on."""
-        if isinstance(self.task_space, DiscreteTasks):
-            return ("task",)
-        return self.task_space.names if self.task_space else ()
+        return tuple(axis.name for axis in self.task_space.axes)
 
     @property
     def bounds(self) -> FloatArray:
         """Lower and upper bound of each task parameter, shape ``(parameters, 2)``."""
-        if isinstance(self.task_space, DiscreteTasks):
-            return np.array([[-0.5, self.task_space.n - 0.5]])
-        if self.task_space is None:
-            return np.empty((0, 2))
-        return np.stack([self.task_space.low, self.task_space.high], axis=1)
+        return np.array([(axis.low, axis.high) for axis in self.task_space.axes]).reshape(-1, 2)
 
     def cells_of(self, student: str, task_teacher: str) -> list[Cell]:
         """The cells of one student and task teacher, in the order of the seeds."""
@@ -219,9 +214,7 @@ class Grid:
 def check_name(kind: str, name: str, known: Any) -> None:
     """Raise `GridError` with the nearest name unless `name` is one of `known`."""
     if name not in known:
-        near = difflib.get_close_matches(name, list(known), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise GridError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}")
+        raise GridError(unknown_name(kind, name, known))
 
 
 def _common_steps(steps: list[NDArray[np.int64]]) -> FloatArray:
@@ -351,11 +344,10 @@ def read_grid(folder: Path | str) -> Grid:
     sets = _read_json(folder / "test_sets.json")
     try:
         env = text["env"]
-        described = env["task_space"]
-        space = task_space_from_json(described) if described["kind"] in ("box", "discrete") else None
+        space = task_space_from_json(env["task_space"])
         tasks = {str(name): np.asarray(rows, np.float64) for name, rows in sets.items()}
         for name, rows in tasks.items():
-            dim = space.dim if isinstance(space, BoxTasks) else math.prod(rows.shape[1:])
+            dim = len(space.axes) or math.prod(rows.shape[1:])
             tasks[name] = rows.reshape(len(rows), dim)
         primary, teachers, students = (
             str(env["primary_test_set"]),
@@ -376,7 +368,7 @@ def read_grid(folder: Path | str) -> Grid:
     check_name("baseline", baseline, teachers)
     ordered = {primary: tasks[primary], **tasks}
     cells = tuple(
-        _read_cell(folder / s / t / f"seed-{k}", (s, t, k), steps, ordered)
+        _read_cell(folder / folder_name(s) / folder_name(t) / f"seed-{k}", (s, t, k), steps, ordered)
         for s in students
         for t in teachers
         for k in seeds

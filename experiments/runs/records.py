@@ -8,7 +8,6 @@ killed run wrote beyond its checkpoint is cut off when it resumes, so that no ro
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import numpy as np
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.state import StateError, atomic_file, write_json
 from tutelage.envs.contract.tasks import Tasks, TaskSpace
+from tutelage.experiments.runs.levels import LevelStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,7 +106,11 @@ class Table:
         """The last `n` rows, as far as they are kept; None for all that are."""
         empty = {name: np.zeros(0, dtype) for name, dtype in self.columns.items()}
         joined = {name: np.concatenate([part[name] for part in [empty, *self._recent]]) for name in empty}
-        return joined if n is None else {name: values[len(values) - min(n, len(values)) :] for name, values in joined.items()}
+        return (
+            joined
+            if n is None
+            else {name: values[len(values) - min(n, len(values)) :] for name, values in joined.items()}
+        )
 
     def write(self) -> None:
         """Write the rows since the last time, in a part of their own, atomically."""
@@ -186,8 +190,9 @@ class RunRecord:
 
     Args:
         folder: the run's folder.
-        space: task space of its training episodes, for the names of the columns ``task/<name>``; None where a
-            training has no episodes to record.
+        space: task space of its training episodes, for the columns ``task/<name>``; None where a training
+            has no episodes to record. Where its tasks are no numbers (levels), the one column ``task/level``
+            holds their ids, which are rows of ``levels.npy``.
 
     Attributes:
         scores: the score after each evaluation, for status and bars: step and score.
@@ -198,11 +203,17 @@ class RunRecord:
         self.folder = folder
         self.evaluations = Table(folder / "evaluations.parquet", EVALUATION_COLUMNS)
         self.episodes: Table | None = None
+        self.levels: LevelStore | None = None
         self.regret: Table | None = None
+        self._space = space
         if space is not None:
-            self._names = tuple(f"task/{name}" for name in _columns(space))
+            described = space.describe(np.zeros((0, *space.shape), space.dtype))
+            if not described:
+                self.levels = LevelStore(folder / "levels.npy", space)
+                described = {"level": np.zeros(0, np.int64)}
+            self._tasks = {f"task/{name}": column.dtype for name, column in described.items()}
             counted = dict.fromkeys(("id", "environment", "started"), np.int64)
-            columns = {**COMMON, **RESULT, **dict.fromkeys(self._names, space.dtype), **counted}
+            columns = {**COMMON, **RESULT, **self._tasks, **counted}
             self.episodes = Table(folder / "episodes.parquet", columns, kept=RECENT)
         self._monitor_rows = 0
         self._began = time.perf_counter()
@@ -221,6 +232,7 @@ class RunRecord:
         tables = {"evaluations": self.evaluations, "episodes": self.episodes, "regret": self.regret}
         return {
             "rows": {name: table.rows for name, table in tables.items() if table is not None},
+            "levels": 0 if self.levels is None else len(self.levels),
             "regret_columns": [] if self.regret is None else list(self.regret.columns),
             "seconds": self.seconds,
             "scores": self.scores,
@@ -234,6 +246,8 @@ class RunRecord:
         self.scores = [(at, float(score)) for at, score in state["scores"]]
         self.curves = {name: [(at, float(s)) for at, s in points] for name, points in state["curves"].items()}
         self.evaluation_seconds = state["evaluation_seconds"]
+        if self.levels is not None:
+            self.levels.resume(state["levels"])
         if state["regret_columns"]:
             self._make_regret(state["regret_columns"][2:])
         for name, rows in state["rows"].items():
@@ -242,8 +256,12 @@ class RunRecord:
     def add_episodes(self, step: int, episodes: Episodes) -> None:
         """Note finished training episodes."""
         assert self.episodes is not None, "this run has no task space"
+        assert self._space is not None
         n = len(episodes)
-        tasks = episodes.tasks.reshape(n, -1)
+        if self.levels is None:
+            tasks = self._space.describe(episodes.tasks)
+        else:
+            tasks = {"level": self.levels.index(episodes.tasks)}
         self.episodes.append(
             step=np.full(n, step),
             seconds=np.full(n, self.seconds),
@@ -253,10 +271,12 @@ class RunRecord:
             environment=episodes.environments,
             started=episodes.started,
             **{"return": episodes.returns},
-            **{name: tasks[:, i] for i, name in enumerate(self._names)},
+            **{f"task/{name}": column for name, column in tasks.items()},
         )
 
-    def add_scores(self, step: int, ids: NDArray[np.int64], scores: Mapping[str, NDArray[np.float64]]) -> None:
+    def add_scores(
+        self, step: int, ids: NDArray[np.int64], scores: Mapping[str, NDArray[np.float64]]
+    ) -> None:
         """Note scores of episodes, or of pieces of them, by the proposals' ids, into ``scores.parquet``."""
         if self.regret is None:
             self._make_regret(list(scores))
@@ -282,13 +302,18 @@ class RunRecord:
         )
 
     def recent(self, n: int) -> tuple[Tasks, NDArray[np.float64]]:
-        """Tasks and returns of the last `n` training episodes."""
+        """Tasks and returns of the last `n` training episodes; levels themselves, not their ids."""
         assert self.episodes is not None, "this run has no task space"
         columns = self.episodes.recent(n)
-        return np.stack([columns[name] for name in self._names], axis=1), columns["return"]
+        tasks = np.stack([columns[name] for name in self._tasks], axis=1)
+        if self.levels is not None:
+            tasks = self.levels.levels[tasks[:, 0]]
+        return tasks, columns["return"]
 
     def write(self) -> None:
-        """Write what has come since the last time, `monitor.csv` for SB3's `load_results` included."""
+        """Write all that is new, `monitor.csv` for SB3's `load_results` included; levels before their ids."""
+        if self.levels is not None:
+            self.levels.save()
         if self.episodes is not None:
             self._write_monitor(self.episodes)
         for table in (self.evaluations, self.episodes, self.regret):
@@ -335,8 +360,3 @@ class RunRecord:
     def _make_regret(self, names: list[str]) -> None:
         columns = {"step": np.int64, "id": np.int64, **dict.fromkeys(names, np.float64)}
         self.regret = Table(self.folder / "scores.parquet", columns, kept=RECENT)
-
-
-def _columns(space: TaskSpace) -> Any:
-    """Names of the columns that a task is recorded in."""
-    return getattr(space, "names", range(math.prod(space.shape))) if space.shape else ("index",)

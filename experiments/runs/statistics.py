@@ -138,7 +138,7 @@ def area_under_curve(steps: ArrayLike, scores: ArrayLike) -> FloatArray:
     return np.asarray(np.trapezoid(y, x, axis=-1) / (x[-1] - x[0]))
 
 
-def _tail(confidence: float, runs: int) -> float:
+def expanded_tail(confidence: float, runs: int) -> float:
     """Share to cut at each end of the bootstrap distribution: the expanded percentile interval.
 
     Resampling n runs gives a spread that is too small by sqrt((n - 1) / n), and quantiles of a normal where
@@ -201,7 +201,7 @@ def bootstrap(
     chunk = max(1, _CHUNK // sum(matrix.size for matrix in matrices))
     sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
     draws = np.concatenate([statistic(*(resample(m, size) for m in matrices)) for size in sizes])
-    tail = _tail(confidence, runs)
+    tail = expanded_tail(confidence, runs)
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
     return Estimate(value, np.asarray(low), np.asarray(high))
 

@@ -17,10 +17,11 @@ import io
 import re
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +36,12 @@ class Band(NamedTuple):
 
 Layout = Mapping[str, Mapping[str, Sequence[str] | Band]]
 """Custom-scalar layout: category -> chart title -> regular expressions of tags (one line each), or a band."""
+
+
+def masked_crc32c(data: bytes) -> int:
+    """The checksum of event files: CRC-32C, rotated and shifted so that data may hold checksums."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def event_files(folder: Path) -> list[Path]:
@@ -156,13 +163,20 @@ class RunLog:
             0,
         )
 
-    def layout(self, layout: Layout) -> None:
-        """Log which charts the Custom Scalars tab shows; TensorBoard merges the layouts of all runs."""
+    def layout(self, layout: Layout, closed: Collection[str] = ()) -> None:
+        """Log which charts the Custom Scalars tab shows; TensorBoard merges the layouts of all runs.
+
+        The last one counts, of those that a run logs.
+
+        Args:
+            layout: the charts.
+            closed: categories that are folded up at first.
+        """
         from tensorboard.plugins.custom_scalar import layout_pb2
 
         message = layout_pb2.Layout()
         for category, charts in layout.items():
-            box = message.category.add(title=category)
+            box = message.category.add(title=category, closed=category in closed)
             for title, content in charts.items():
                 chart = box.chart.add(title=title)
                 if isinstance(content, Band):
@@ -225,8 +239,6 @@ class RunLog:
 
     def _append(self, event: Any) -> None:
         """Put one record into the buffer: length, its checksum, the event, its checksum."""
-        from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
-
         if self._file is None:
             return
         data = event.SerializeToString()

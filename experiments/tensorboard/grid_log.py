@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tutelage.experiments.tensorboard.event_log import Band, Layout, RunLog, event_files
+from tutelage.experiments.tensorboard.grid_curves import GridCurves, band_layout
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter
@@ -82,6 +83,10 @@ class GridLog:
     Custom Scalars tab. Files are written anew from what `update` was told, never appended to: on opening,
     the curves of an earlier process are void, so tell it the finished evaluations again.
 
+    Whatever the cells themselves log is read from their event files, and becomes ``grid/<tag>`` likewise:
+    see `GridCurves`. One group is brought up to date in a call, at most every `write_seconds`, and that takes
+    no more than a twentieth of the time of the process that calls.
+
     Args:
         folder: the grid's folder.
         metrics: metric -> title of its chart, the most important first.
@@ -89,6 +94,8 @@ class GridLog:
         confidence: of the intervals, in (0, 1).
         write_seconds: curves are written at most so often, and on `close`.
         cells: charts of the cells.
+        cell_groups: folder of a cell, relative to the grid's -> its group and seed, to aggregate all curves.
+        cells_folder: where those folders are, if not in `folder`.
     """
 
     def __init__(
@@ -99,24 +106,34 @@ class GridLog:
         confidence: float = 0.95,
         write_seconds: float = 10.0,
         cells: Layout = CELL_LAYOUT,
+        cell_groups: Mapping[str, tuple[str, int]] | None = None,
+        cells_folder: Path | None = None,
     ) -> None:
         self.folder = Path(folder) / GRID_FOLDER
         self.metrics, self.confidence, self.write_seconds = dict(metrics), confidence, write_seconds
+        self.cells = cells
         # group -> step -> metric -> seed -> value
         self._values: dict[str, dict[int, dict[str, dict[int, float]]]] = {group: {} for group in groups}
         # group -> step -> tag -> value, as written; a step that is missing is out of date
         self._points: dict[str, dict[int, dict[str, float]]] = {}
+        self.curves = GridCurves(cells_folder or Path(folder), {}, confidence)
         self._changed: set[str] = set()
-        self._written = -np.inf
+        self._due: dict[str, float] = {}  # group -> when it may be written again
+        self._look: dict[str, float] = {}  # group -> when its cells' curves are to be read again
+        self._opened, self._pause = time.monotonic(), -np.inf
+        self._tags_shown: set[str] = set()
         for path in self.folder.rglob("*tfevents*"):
             path.unlink()
         # Beginnings long before those of all cells: the groups head the list of runs and differ in colour.
         self._log = RunLog(self.folder, began=1e6)
-        # TensorBoard shows the bands of a category in reverse.
-        bands = {title: Band(f"grid/{metric}") for metric, title in reversed(self.metrics.items())}
-        seeds = {"seeds that have reported": ["grid/seeds"]}
-        self._log.layout({"Comparison over seeds": bands, **cells, "Seeds": seeds})
-        self._log.flush()
+        self.add_cells(cell_groups or {})
+        self._write_layout()
+
+    def add_cells(self, cell_groups: Mapping[str, tuple[str, int]]) -> None:
+        """Aggregate the curves of more cells: folder -> group and seed."""
+        self.curves.add(cell_groups)
+        for group in self.curves.groups:
+            self._values.setdefault(group, {})
 
     def update(self, step: int, group: str, values: Mapping[str, Mapping[int, float]]) -> None:
         """Take in evaluations: metric -> seed -> value at a training step.
@@ -137,8 +154,36 @@ class GridLog:
             if fresh:
                 self._points.setdefault(group, {}).pop(int(step), None)
                 self._changed.add(group)
-        if time.monotonic() - self._written > self.write_seconds:
-            self.write()
+        self.refresh()
+
+    def refresh(self, share: float = 0.05) -> bool:
+        """Bring the group that has waited longest up to date, if one is due; call it again and again.
+
+        Args:
+            share: of the caller's time that this may take; the next calls do nothing until then.
+
+        Returns:
+            Whether anything was read or written.
+        """
+        now = time.monotonic()
+        if now < self._pause or not self._values:
+            return False
+        group = min(self._values, key=lambda group: self._due.get(group, -np.inf))
+        if (due := self._due.get(group, -np.inf)) > now:
+            self._pause = min(due, now + 1.0)  # where new groups may have come
+            return False
+        written = behind = False
+        if now >= self._look.get(group, -np.inf):
+            if self.curves.update(group):
+                self._changed.add(group)
+            if not (behind := self.curves.behind(group)):  # Later in a long grid, curves grow slowly.
+                self._look[group] = now + max(3 * self.write_seconds, 0.02 * (now - self._opened))
+        if not behind:  # While there is more to read, writing waits.
+            if written := group in self._changed:
+                self._write_group(group)
+            self._due[group] = now + self.write_seconds
+        self._pause = now + (time.monotonic() - now) / share
+        return behind or written
 
     def hparams(self, runs: Iterable[Mapping[str, Any]], metrics: Mapping[str, str]) -> None:
         """Describe the HParams tab of the grid; each cell logs its own with `RunLog.hparams`.
@@ -179,26 +224,55 @@ class GridLog:
 
     def write(self) -> None:
         """Write the curves of all groups that have changed."""
-        self._written = time.monotonic()
-        order = list(self._values)
-        for group in sorted(self._changed, key=order.index):
-            folder = self.folder / group
-            older = event_files(folder)
-            points = self._points[group]
-            # One file for the whole curve, and only then away with the older: loaders never see half of it.
-            with RunLog(folder, began=1.0 + order.index(group)) as log:
-                for step, values in sorted(self._values[group].items()):
-                    if step not in points:
-                        points[step] = self._point(step, values)
-                    log.scalars(points[step], step)
-            for path in older:
-                path.unlink()
-        self._changed.clear()
+        for group in list(self._values):
+            if group in self._changed:
+                self._write_group(group)
 
     def close(self) -> None:
-        """Write what has changed."""
+        """Read and write what has changed."""
+        for group in self.curves.groups:
+            while self.curves.update(group):
+                self._changed.add(group)
         self.write()
         self._log.close()
+
+    def _write_group(self, group: str) -> None:
+        self._changed.discard(group)
+        folder = self.folder / group
+        older = event_files(folder)
+        points = self._points.setdefault(group, {})
+        rows = self.curves.points(group)
+        for step, values in self._values[group].items():
+            if step not in points:
+                points[step] = self._point(step, values)
+            rows.setdefault(step, {}).update(points[step])
+        # One file for the whole curve, and only then away with the older: loaders never see half of it.
+        with RunLog(folder, began=1.0 + list(self._values).index(group)) as log:
+            for step, row in sorted(rows.items()):
+                log.scalars(row, step)
+        for path in older:
+            path.unlink()
+        if self.curves.tags != self._tags_shown:
+            self._write_layout()
+
+    def _write_layout(self) -> None:
+        """Write which charts are shown; those of single cells come last where the curves over seeds are."""
+        # TensorBoard shows the bands of a category in reverse.
+        scores = {title: Band(f"grid/{metric}") for metric, title in reversed(self.metrics.items())}
+        charts: dict[str, Mapping[str, Sequence[str] | Band]] = {}
+        if scores:
+            charts["Comparison over seeds"] = scores
+        seeds = {"seeds that have reported": ["grid/seeds"]}
+        single: list[str] = []
+        if tags := self.curves.tags - set(self.metrics):
+            charts |= {**band_layout(tags, self.cells), "Seeds": seeds}
+            single = [f"Run by run: {category}" for category in self.cells]
+            charts |= dict(zip(single, self.cells.values(), strict=True))
+        else:
+            charts |= {**self.cells, "Seeds": seeds}
+        self._log.layout(charts, closed=single)
+        self._log.flush()
+        self._tags_shown = set(self.curves.tags)
 
     def _point(self, step: int, values: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
         """Scalars of one step: interquartile mean and bootstrap interval over the seeds."""

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tutelage.envs.batched.worlds.catalogue import vec_task_class
+from tutelage.envs.batched.worlds.catalogue import VEC_TASKS, vec_task_class, vec_task_recipe
 from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.recipe import WorldRecipe
 from tutelage.envs.contract.state import StateDict
 from tutelage.experiments.runs.cell import run_cell
 from tutelage.experiments.runs.records import read_json
 from tutelage.experiments.runs.report import Report
 from tutelage.experiments.runs.training import Costs, PlayTestSet, Progress, Results
-from tutelage.experiments.trainings.distill_presets import default_encoder, default_stack
 from tutelage.experiments.trainings.distilled_student import AUGMENTATIONS
 from tutelage.experiments.trainings.expert import EVALUATION_SEED
 from tutelage.experiments.trainings.recording import make_task
@@ -226,13 +226,16 @@ def _new_student(config: TrainConfig, dataset: Dataset) -> VisionStudent:
         if name.startswith(VIEWS)
     }
     images = config.images or tuple(name for name, shape in shapes.items() if len(shape) > 1)
-    task = dataset.metadata.get("name", "")
+    recipe = WorldRecipe(summary="a recorded task", mastered="unknown")
+    task = dataset.metadata.get("name")
+    if config.episodes or task in VEC_TASKS:  # else the dataset's own module is not imported
+        recipe = vec_task_recipe(str(task))
     vision = VisionConfig(
         images=images,
-        encoder=config.encoder or default_encoder(task),
+        encoder=config.encoder or recipe.encoder,
         fusion=config.fusion,
         opponents=any(len(shapes.get(name, ())) == 3 for name in images),
-        frames=config.stack or default_stack(task, config.memory),
+        frames=config.stack or (1 if config.memory else recipe.stack),
         memory=config.memory,
         predicts="privileged" if config.predict and "privileged" in shapes else None,
         head=config.head,

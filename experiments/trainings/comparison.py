@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from tutelage.envs.contract.described_tasks import task_space_to_json
+from tutelage.envs.contract.names import folder_name
 from tutelage.envs.contract.state import write_json
-from tutelage.experiments.runs.config import CellConfig, GridConfig, folder_name, hyperparameters
+from tutelage.experiments.runs.config import CellConfig, GridConfig, hyperparameters
 from tutelage.experiments.runs.grid import MADE, Charts, Member, provenance, run_grid
-from tutelage.experiments.runs.locking import check_same_config
+from tutelage.experiments.runs.locking import grow_config
 from tutelage.experiments.runs.pool import Job
 from tutelage.experiments.worlds.catalogue import build_task_teacher, task_env_card
 
@@ -35,7 +37,14 @@ class Comparison:
         self.grid, self.out = grid, out
         self.card = task_env_card(grid.env)
         self.cells = grid.cells()
-        check_same_config(out / "grid.json", self._description(command), ignore=MADE)
+        # Lists may grow: cells that are there stay. Only what changes a cell is refused.
+        grow_config(
+            out / "grid.json",
+            self._description(command),
+            lists=("seeds",),
+            tables=("task_teachers", "students", "sweep"),
+            ignore=(*MADE, "baseline", "env.summary"),
+        )
         write_json(
             out / "test_sets.json", {name: tasks.tolist() for name, tasks in self.card.test_sets().items()}
         )
@@ -65,11 +74,13 @@ class Comparison:
         space = self.card.task_space()
         teachers = {}
         for name, overrides in self.grid.task_teachers.items():
-            teacher = build_task_teacher(name, self.card, space, np.random.default_rng(0), overrides)
+            built = self.grid.built_name(name)
+            teacher = build_task_teacher(built, self.card, space, np.random.default_rng(0), overrides)
             config = getattr(teacher, "config", None)
             teachers[name] = (
                 _plain(asdict(config)) if is_dataclass(config) and not isinstance(config, type) else {}
             )
+        sweep = {name: asdict(entry) for name, entry in self.grid.sweep.items()}
         return {
             "command": command,
             **provenance(),
@@ -78,7 +89,7 @@ class Comparison:
                 "id": self.card.env_id,
                 "kwargs": {},
                 "summary": self.card.summary,
-                "task_space": space.to_json(),
+                "task_space": task_space_to_json(space),
                 "primary_test_set": self.card.primary_test_set,
                 "mastered": self.card.mastered,
                 "return_range": self.card.return_range,
@@ -89,6 +100,7 @@ class Comparison:
             "seeds": list(self.grid.seeds),
             "steps": self.grid.steps,
             "evaluate_every": self.grid.evaluate_every,
+            **({"sweep": _plain(sweep)} if sweep else {}),
         }
 
 
@@ -104,6 +116,7 @@ def _plain(value: Any) -> Any:
 
 def print_summary(out: Path, console: Console) -> None:
     """Print the table of the comparison."""
+    from rich.markup import escape
     from rich.table import Table
 
     from tutelage.experiments.reports.summary import readable, summary_table
@@ -119,5 +132,5 @@ def print_summary(out: Path, console: Console) -> None:
     steps = " and ".join(f"{step:,}" for step in dict.fromkeys(row["step"] for row in figures))
     table = Table(*heads, title=f"{grid.env['name']}, at step {steps}")
     for row in rows:
-        table.add_row(*(row[head] for head in heads))
+        table.add_row(*(escape(row[head]) for head in heads))
     console.print(table)

@@ -6,17 +6,18 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tutelage.envs.batched.worlds.catalogue import vec_task_recipe
+from tutelage.envs.contract.names import folder_name
 from tutelage.envs.contract.state import write_json
 from tutelage.experiments.distill import DistillConfig, only
-from tutelage.experiments.reports.distill_results import DESCRIPTION, cells_of
+from tutelage.experiments.reports.distill_results import DESCRIPTION, cells_of, described_card
 from tutelage.experiments.runs.grid import Charts, Member, provenance, run_grid
 from tutelage.experiments.runs.locking import FolderError, check_same_config
 from tutelage.experiments.runs.pool import Job
-from tutelage.experiments.trainings.distill_methods import METHODS
 from tutelage.experiments.trainings.distill_presets import on_the_way, test_sets
-from tutelage.experiments.trainings.distilled_student import cell_description, hyperparameters
+from tutelage.experiments.trainings.distilled_student import BY_SECOND, cell_description, hyperparameters
 from tutelage.experiments.trainings.expert import expert_description, expert_name
-from tutelage.students.experts.expert_training import DEFAULT_STEPS, STEPS
+from tutelage.students.distillation.machinery.registry import method_card
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,7 +73,7 @@ class DistillGrid:
     def __init__(self, config: DistillConfig, command: str) -> None:
         self.config, self.out = config, config.folder
         self.cells = {
-            f"{method}/seed-{seed}": (method, seed)
+            f"{folder_name(method)}/seed-{seed}": (method, seed)
             for seed in config.seed_numbers
             for method in config.method
         }
@@ -86,7 +87,12 @@ class DistillGrid:
         """Run all cells that are not finished, `workers` at once; return those that failed."""
         config = self.config
         members = [
-            Member(f"{method}/seed-{seed}", method, seed, hyperparameters(config, method, seed))
+            Member(
+                f"{folder_name(method)}/seed-{seed}",
+                folder_name(method),
+                seed,
+                hyperparameters(config, method, seed),
+            )
             for method, seed in cells_of(self.description)  # of earlier commands too
         ]
         main, tag = next(iter(self.curves.items()))
@@ -95,13 +101,14 @@ class DistillGrid:
             curves=self.curves,
             final={f"success_on_{tag}/student": f"success on {main}"},
             cells=CELL_LAYOUT,
+            logs=[BY_SECOND],
         )
         return run_grid(self.out, self.jobs(), members, charts, console, config.workers, preload=PRELOAD)
 
     def jobs(self) -> list[Job]:
         """Seed by seed: the expert, where a method has anything of it, then the students."""
         config, jobs = self.config, []
-        asks = {method for method in config.method if METHODS[method].expert != "nothing"}
+        asks = {method for method in config.method if method_card(method).expert != "nothing"}
         for seed in config.seed_numbers:
             if asks:
                 values = {"config": config.to_json(), "seed": seed}
@@ -111,11 +118,11 @@ class DistillGrid:
                         expert_name(seed),
                         target,
                         values,
-                        config.expert_steps or STEPS.get(config.task, DEFAULT_STEPS),
+                        config.expert_steps or vec_task_recipe(config.task).expert_steps,
                     )
                 )
             for method in config.method:
-                name = f"{method}/seed-{seed}"
+                name = f"{folder_name(method)}/seed-{seed}"
                 shown = (self.out / name / "pictures" / "saliency.png").exists()
                 cell = replace(only(config, method), clips=config.clips and seed == config.first_seed)
                 jobs.append(
@@ -134,16 +141,13 @@ class DistillGrid:
     def _check(self) -> None:
         """Make sure that what is there, and what is asked for, can stand in one folder."""
         config = self.config
-        for other, kind in (("grid.json", "`tutelage compare`"), ("zarr.json", "`tutelage data`")):
-            if (self.out / other).exists():
-                raise FolderError(f"{self.out} is a folder of {kind}; choose another --out")
         for method, seed in self.cells.values():
-            if METHODS[method].expert != "nothing":
+            if method_card(method).expert != "nothing":
                 path = self.out / expert_name(seed) / "config.json"
                 if path.exists():  # and perhaps finished, so that nothing else would compare them
                     check_same_config(path, expert_description(config, seed))
             description = cell_description(config, method, seed)
-            for path in self.out.glob(f"{method}/seed-*/config.json"):
+            for path in self.out.glob(f"{folder_name(method)}/seed-*/config.json"):
                 # Seeds of a method are averaged, so they differ in nothing else.
                 own = path.parent.name == f"seed-{seed}"
                 check_same_config(path, description, ignore=() if own else ("seed",))
@@ -185,6 +189,9 @@ class DistillGrid:
             "looks": config.training_looks,
             "runs": [*runs, entry],
         }
+        own = {name: described_card(name) for name in config.method if ":" in name}
+        if own or found.get("cards"):  # reports do not import a user's module
+            self.description["cards"] = {**found.get("cards", {}), **own}
         write_json(path, self.description)
 
 

@@ -5,26 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage.envs.batched.looks.image_augmentation import ImageAugmentation
 from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.names import base_name
 from tutelage.envs.contract.state import StateDict
-from tutelage.experiments.distill import DistillConfig, make_task
+from tutelage.experiments.distill import DistillConfig, make_task, only
 from tutelage.experiments.reports import distill_pictures as pictures
 from tutelage.experiments.runs.cell import run_cell
 from tutelage.experiments.runs.records import read_json, read_status
 from tutelage.experiments.runs.report import Report
+from tutelage.experiments.runs.settings import parse_settings
+from tutelage.experiments.runs.sweeps import Variant, expand_methods, settings_of
 from tutelage.experiments.runs.training import Costs, PlayTestSet, Progress, Results
 from tutelage.experiments.tensorboard.event_log import RunLog
-from tutelage.experiments.trainings.distill_methods import METHODS
 from tutelage.experiments.trainings.distill_presets import ON_THE_WAY, main_looks, on_the_way, test_sets
 from tutelage.experiments.trainings.expert import EVALUATION_SEED, expert_name
 from tutelage.students.distillation.machinery.checkpoint import load_checkpoint, read_beside, save_checkpoint
 from tutelage.students.distillation.machinery.evaluation import evaluate_student
 from tutelage.students.distillation.machinery.method import DistillationMethod
 from tutelage.students.distillation.machinery.progress import Budget, DistillationProgress
+from tutelage.students.distillation.machinery.registry import method_card, method_class
 from tutelage.students.experts.expert_training import load_expert
 from tutelage.students.sb3.presets import student_preset
 from tutelage.students.vision.aligned_student import AlignedStudent, load_vision_student
@@ -75,7 +79,7 @@ def distil_student(values: Mapping[str, Any], folder: Path) -> None:
 
 def cell_description(config: DistillConfig, method: str, seed: int) -> dict[str, Any]:
     """What decides a cell's results, for its ``config.json``."""
-    return {**config.decisive(), "method": method, "seed": seed}
+    return {**only(config, method).decisive(), "method": method, "seed": seed}
 
 
 def hyperparameters(config: DistillConfig, method: str, seed: int) -> dict[str, bool | int | float | str]:
@@ -85,8 +89,40 @@ def hyperparameters(config: DistillConfig, method: str, seed: int) -> dict[str, 
     return {name: value for name, value in flat.items() if value is not None}
 
 
+GIVEN_BY_OPTIONS = {
+    "budget": "use --frames or --seconds",
+    "learning.threads": "use --threads",
+    "learning.augmentation": "use --augment",
+}
+"""Fields of a method's settings that options of the command decide."""
+
+
+def members(config: DistillConfig) -> list[Variant]:
+    """The methods of a command with their settings: each once, or once for each value of a sweep.
+
+    Raises:
+        ValueError: for an unknown loss or setting, or a number out of range.
+    """
+    plain = [method for method in config.method if base_name(method) == method]
+    others = [Variant(m, method_settings(config, m), None) for m in config.method if m not in plain]
+    settings = parse_settings(config.set)
+    return expand_methods(plain, partial(_plain_settings, config), settings, GIVEN_BY_OPTIONS) + others
+
+
 def method_settings(config: DistillConfig, method: str) -> Any:
-    """Settings of a method, e.g. a `DaggerConfig`.
+    """Settings of a method, e.g. a `DaggerConfig`, or of a member of a sweep, with those of ``--set``.
+
+    Raises:
+        ValueError: for an unknown loss or setting, or a number out of range.
+    """
+    name = base_name(method)
+    settings = parse_settings(settings_of(method, config.set))
+    [found] = expand_methods([name], partial(_plain_settings, config), settings, GIVEN_BY_OPTIONS)
+    return found.config
+
+
+def _plain_settings(config: DistillConfig, method: str) -> Any:
+    """Settings of a method as the options of the command make them.
 
     Methods without an expert get the discount of SB3's preset of the task, which experts are trained with too
     unless the user says otherwise.
@@ -94,8 +130,9 @@ def method_settings(config: DistillConfig, method: str) -> Any:
     Raises:
         ValueError: for an unknown loss, or a number out of range.
     """
-    card = METHODS[method]
-    settings = card.load()[1](budget=Budget(**config.budget), **card.settings)
+    card = method_card(method)
+    config_class: Any = method_class(method).config_class
+    settings = config_class(budget=Budget(**config.budget), **card.settings)
     augment: str = config.augment
     if augment == "auto":
         augment = "strong" if card.augments and config.training_looks != "none" else "none"
@@ -121,7 +158,7 @@ def make_student(
         ValueError: for an unknown encoder, pictures that it cannot take, or an expert that lacks what the
             method needs of it.
     """
-    card = METHODS[method]
+    card = method_card(method)
     views = {"privileged": type(task).default_states_view, "student": "student"}
     vision = VisionConfig(
         images=config.images,
@@ -169,7 +206,7 @@ class DistilledStudent:
         self.sets = test_sets(config.task, config.training_looks)
         self.expert: MLPExpert | None = None
         self.charged: dict[str, Any] = {}  # results.json of the expert: what it cost, and how good it is
-        if METHODS[self.method].expert != "nothing":
+        if method_card(self.method).expert != "nothing":
             self.expert, self.charged = (
                 load_expert(expert).to(config.device),
                 read_json(expert / "results.json"),
@@ -178,7 +215,7 @@ class DistilledStudent:
         self.joints = _action_names(task)
         self.student = make_student(config, self.method, task, self.expert, seed)
         self.first_seen = pictures.sheet(config.images, task.obs_dict)
-        method, _ = METHODS[self.method].load()
+        method = method_class(self.method)
         settings = method_settings(config, self.method)
         self.distillation: DistillationMethod = method(task, self.expert, self.student, settings, seed)
         self.training_task, self.tasks = task, {}

@@ -7,13 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from tutelage.envs.batched.cameras.camera_config import CameraConfig
 from tutelage.envs.batched.looks.visual_randomization import VisualRandomization
-from tutelage.envs.batched.worlds.catalogue import make_vec_task, vec_task_class
+from tutelage.envs.batched.worlds.catalogue import make_vec_task, vec_task_class, vec_task_recipe
 from tutelage.experiments.runs.locking import locked
-from tutelage.experiments.trainings.distill_presets import (
-    CAMERAS,
-    MODALITIES,
-    default_looks,
-)
+from tutelage.experiments.trainings.distill_presets import MODALITIES
 from tutelage.students.datasets.dataset_recording import RecordingConfig, record
 from tutelage.students.experts.expert_training import load_expert, train_expert
 from tutelage.students.vision.aligned_student import load_vision_student
@@ -63,7 +59,7 @@ def record_data(config: RecordConfig) -> Path:
 
 def _record_task(config: RecordConfig) -> VecTask:
     default = vec_task_class(config.task).default_camera
-    cameras = config.cameras or CAMERAS.get(config.task) or (default,)
+    cameras = config.cameras or vec_task_recipe(config.task).cameras or (default,)
     cameras_as = {
         name: {"width": config.size, "height": config.size, "modalities": MODALITIES[config.obs]}
         for name in cameras
@@ -73,7 +69,7 @@ def _record_task(config: RecordConfig) -> VecTask:
 
 def _looks(config: RecordConfig) -> str:
     """Looks that are recorded."""
-    return default_looks(config.task) if config.looks == "auto" else config.looks
+    return vec_task_recipe(config.task).looks if config.looks == "auto" else config.looks
 
 
 def make_task(

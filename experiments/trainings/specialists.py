@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage.envs.batched.worlds.catalogue import make_vec_task
+from tutelage.envs.batched.worlds.catalogue import make_vec_task, vec_task_recipe
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.state import StateDict, load_state, save_state, write_json
 from tutelage.experiments.runs.cell import CHECKPOINTS, run_cell
@@ -20,7 +20,6 @@ from tutelage.experiments.runs.report import Report
 from tutelage.experiments.runs.training import Costs, PlayTestSet, Progress, Results
 from tutelage.experiments.specialists import SpecialistsConfig
 from tutelage.experiments.tensorboard.event_log import RunLog
-from tutelage.experiments.trainings.distill_presets import default_encoder, held_out_objects
 from tutelage.experiments.trainings.task_clusters import OneCluster, TaskClusters
 from tutelage.students.distillation import Budget, DaggerConfig, dagger
 from tutelage.students.distillation.machinery.evaluation import evaluate_student
@@ -74,7 +73,7 @@ def make_task(
     config: SpecialistsConfig, num_envs: int, seed: int, held_out: bool = False, looks: str | None = None
 ) -> VecTask:
     """Environments of the training tasks, or of those that training never shows; in looks: with cameras."""
-    options = dict(held_out_objects(config.task)) if held_out else {}
+    options = dict(vec_task_recipe(config.task).held_out) if held_out else {}
     if looks is not None:
         from tutelage.envs.batched.cameras.camera_config import CameraConfig
         from tutelage.envs.batched.looks.visual_randomization import VisualRandomization
@@ -177,7 +176,7 @@ class Specialists:
 
     def test_sets(self, at_end: bool) -> Sequence[str]:
         """Tasks of the training, and those that it never shows, where there are any."""
-        return KINDS if held_out_objects(self.config.task) else KINDS[:1]
+        return KINDS if vec_task_recipe(self.config.task).held_out else KINDS[:1]
 
     def policies(self) -> Mapping[str, PlayTestSet]:
         """The newest arm."""
@@ -364,7 +363,7 @@ class Specialists:
         task = make_task(self.config, SEEN_AT_ONCE, self._stage_seed(5_000), looks="strong")
         seed = self._stage_seed(5_001)
         images = tuple(f"{camera}/rgb" for camera in VISION_CAMERAS)
-        encoder, view = default_encoder(self.config.task), type(task).default_states_view
+        encoder, view = vec_task_recipe(self.config.task).encoder, type(task).default_states_view
         vision = VisionConfig(images, encoder=encoder, opponents=True, predicts=view)
         student = VisionStudent.of_task(vision, task, seed)
         expert = self.router((self.config.iterations or 1) - 1, task)

@@ -24,15 +24,14 @@ from tutelage.envs.batched.adaptors.sb3 import SB3VecTask
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.interface import Scores
 from tutelage.envs.contract.state import StateDict
-from tutelage.envs.contract.tasks import BoxTasks
 from tutelage.envs.contract.taught import TaughtVecEnv
 from tutelage.experiments.runs.cell import EVALUATION_SEED, run_cell
 from tutelage.experiments.runs.config import CellConfig, hyperparameters
 from tutelage.experiments.runs.report import Report, quietly
 from tutelage.experiments.runs.training import Costs, PlayTestSet, Progress, Results
 from tutelage.experiments.tensorboard.clips import clip_tasks, record_clip
+from tutelage.experiments.tensorboard.galleries import draw_task_space
 from tutelage.experiments.tensorboard.grid_log import SB3Output
-from tutelage.experiments.tensorboard.pictures import task_space_picture
 from tutelage.experiments.worlds.catalogue import build_task_teacher, make_eval_venv, make_venv, task_env_card
 from tutelage.students.sb3.checkpoint import load_student, save_student
 from tutelage.students.sb3.evaluation import evaluate
@@ -86,7 +85,7 @@ class TaughtStudent:
         self.eval_venv = make_eval_venv(self.card)
         self.tests = self.card.test_sets()
         self.task_teacher = build_task_teacher(
-            config.task_teacher,
+            config.task_teacher_name,
             self.card,
             self.eval_venv.task_space,
             np.random.default_rng([config.seed, 1]),
@@ -187,8 +186,8 @@ class TaughtStudent:
         mastery = np.where(np.isnan(episodes.successes), episodes.returns, episodes.successes)
         tasks, returns = report.record.recent(PROPOSALS_SHOWN)
         shown = self.task_teacher.picture() if hasattr(self.task_teacher, "picture") else {}
-        if isinstance(self.task_space, BoxTasks):
-            picture = task_space_picture(self.task_space, tasks, returns, shown, episodes.tasks, mastery)
+        picture = draw_task_space(self.task_space, tasks, returns, shown, episodes.tasks, mastery)
+        if picture is not None:
             report.log.image("task_space", picture, self.step)
         before, self._clip_step = self._clip_step, self.spent
         if self.config.clips and self.card.renders and any(before < at <= self.spent for at in CLIPS_AT):

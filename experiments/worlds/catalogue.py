@@ -1,61 +1,57 @@
 """Environments and task teachers by name, and how experiments make them.
 
-A user's environment is named ``module:factory`` and gets a card (`card`) made from what
-it tells of itself: its ``task_space``, and where it has them ``task_knowledge`` and ``test_tasks()``.
+An environment's card (`card`) is made of what it tells of itself: its ``task_space`` and its ``recipe``. A
+user's Gymnasium environment may have ``task_knowledge`` and ``test_tasks()`` instead of a recipe, or neither.
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks, Tasks, TaskSpace
-from tutelage.experiments.worlds.card import TASK_ENVS, TaskEnvCard
-from tutelage.students.sb3.config import load_object
+from tutelage.envs.batched.worlds.catalogue import is_vec_task
+from tutelage.envs.catalogue import USERS_OWN, find_world
+from tutelage.envs.contract.names import load_object, unknown_name
+from tutelage.envs.contract.recipe import WorldRecipe, recipe_of
+from tutelage.envs.contract.tasks import BoxSpace, Tasks, TaskSpace, missing_members, unit_grid
+from tutelage.experiments.worlds.card import TaskEnvCard
 from tutelage.teachers import TASK_TEACHERS, make_task_teacher, needs_knowledge
 
 if TYPE_CHECKING:
     import gymnasium as gym
     from stable_baselines3.common.vec_env import VecEnv
 
+    from tutelage.envs.batched.task.vec_task import VecTask
     from tutelage.envs.contract.interface import TaskTeacher
     from tutelage.envs.contract.vector import BatchedTaskVecEnv
 
 EVALUATED_AT_ONCE = 25  # environments that an evaluation steps side by side, where they are not batched
 
 
-def nearest_name(what: str, name: str, known: Mapping[str, Any]) -> str:
-    """Return `name` if it is known.
-
-    Raises:
-        ValueError: when it is not; suggests the nearest and lists all.
-    """
-    if name in known:
-        return name
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown {what} {name!r}{hint} (known: {', '.join(known)}; or module:name of your own)")
-
-
 def task_env_card(name: str) -> TaskEnvCard:
-    """Find the card of an environment, or make one for ``module:factory``.
+    """The card of an environment: ours by its name, a user's by ``module:Class`` or ``module:factory``.
+
+    A `VecTask` is natively batched. A Gymnasium environment is too if its class has ``make_batch``, a class
+    method of the number of environments and the constructor's options.
 
     Raises:
-        ValueError: when there is no such environment, or a user's has no task space.
+        ValueError: when there is no such environment, it cannot be made, has no task space, or is a batched
+            task without a recipe.
     """
-    if ":" not in name:
-        return TASK_ENVS[nearest_name("environment", name, TASK_ENVS)]()
-    factory = load_object(name, "environment")
-    takes_render_mode = "render_mode" in inspect.signature(factory).parameters
+    world, options = find_world(name)
+    if is_vec_task(world):
+        return _batched_card(name, world)
+    takes_render_mode = "render_mode" in inspect.signature(world).parameters
 
     def make(render_mode: str | None) -> gym.Env[Any, Any]:
+        drawn = {"render_mode": render_mode} if takes_render_mode else {}
         try:
-            made: gym.Env[Any, Any] = factory(render_mode=render_mode) if takes_render_mode else factory()
+            made: gym.Env[Any, Any] = world(**options, **drawn)
         except Exception as error:
             raise ValueError(
                 f"environment {name!r} cannot be made: {type(error).__name__}: {error}"
@@ -69,32 +65,63 @@ def task_env_card(name: str) -> TaskEnvCard:
         raise ValueError(
             f"environment {name!r} has no `task_space`; see tutelage.envs.check_task_env"
         ) from None
-    knowledge = getattr(env.unwrapped, "task_knowledge", None)
-    own_tests = getattr(env.unwrapped, "test_tasks", None)
+    if lacking := missing_members(space, TaskSpace):
+        raise ValueError(
+            f"the task space of {name!r}, a {type(space).__name__}, lacks {', '.join(lacking)}; use BoxTasks "
+            "or DiscreteTasks of tutelage.envs, or inherit from its TaskSpace or LevelSpace"
+        )
+    bare = env.unwrapped
+    if hasattr(bare, "recipe"):
+        recipe = recipe_of(bare, name)
+    else:
+        recipe = replace(USERS_OWN, knowledge=getattr(bare, "task_knowledge", None))
+    batched = getattr(world, "make_batch", None)
     renders = takes_render_mode and "rgb_array" in env.metadata.get("render_modes", ())
     env.close()
-
-    def test_sets() -> dict[str, Tasks]:
-        if own_tests is not None:
-            return {"own": space.check(own_tests(), source=f"test_tasks() of {name}")}
-        if isinstance(space, BoxTasks) and space.dim <= 2:
-            return {"grid": space.grid(10)}
-        if isinstance(space, DiscreteTasks):
-            return {"all": np.arange(space.n)}
-        return {"uniform": space.sample(np.random.default_rng(0), 100)}
-
     return TaskEnvCard(
         name=name,
-        env_id=name,
-        summary="your own",
-        mastered="info['success'] at the end of the episode",
+        recipe=recipe,
         make=make,
-        test_sets=test_sets,
-        picture_test_set=next(iter(test_sets())),
-        knowledge=knowledge,
-        return_range=knowledge.return_range if knowledge else None,
+        tests=partial(_test_sets, name, recipe),
+        make_batch=None if batched is None else partial(batched, **options),
         renders=renders,
+        options=options,
     )
+
+
+def _batched_card(name: str, cls: type[VecTask]) -> TaskEnvCard:
+    """The card of a batched task; each cell runs it on one thread of its own."""
+
+    def make(render_mode: str | None) -> gym.Env[Any, Any]:
+        from tutelage.envs.batched.adaptors.gymnasium_env import SingleVecTask
+
+        return SingleVecTask(cls(1, threads=1), render_mode=render_mode)
+
+    def make_batch(n: int) -> BatchedTaskVecEnv:
+        from tutelage.envs.batched.adaptors.sb3 import SB3VecTask
+
+        return SB3VecTask(cls(n, threads=1))
+
+    recipe = recipe_of(cls, name)
+    return TaskEnvCard(name, recipe, make, partial(_test_sets, name, recipe), make_batch)
+
+
+def _test_sets(name: str, recipe: WorldRecipe, env: Any) -> dict[str, Tasks]:
+    """The test sets of an environment: its recipe's, its own, or such as suit its task space."""
+    space: TaskSpace = env.task_space
+    if recipe.test_sets:
+        return {
+            label: space.check(tasks(env), source=f"the test set {label!r} of {name}")
+            for label, tasks in recipe.test_sets.items()
+        }
+    own_tests = getattr(env, "test_tasks", None)
+    if own_tests is not None:
+        return {"own": space.check(own_tests(), source=f"test_tasks() of {name}")}
+    if isinstance(space, BoxSpace) and space.dim <= 2:
+        return {"grid": space.from_unit(unit_grid(10, space.dim))}
+    if space.shape == () and len(space.axes) == 1 and space.axes[0].whole:
+        return {"all": np.arange(np.ceil(space.axes[0].low), space.axes[0].high).astype(space.dtype)}
+    return {"uniform": space.sample(np.random.default_rng(0), 100)}
 
 
 def build_task_teacher(
@@ -120,13 +147,15 @@ def build_task_teacher(
     overrides = dict(overrides or {})
     if ":" in name:
         return _users_task_teacher(name, space, rng, overrides)
-    _, config_class = TASK_TEACHERS[nearest_name("task teacher", name, TASK_TEACHERS)]
+    if name not in TASK_TEACHERS:
+        raise ValueError(unknown_name("task teacher", name, TASK_TEACHERS, "module:Class of your own"))
+    _, config_class = TASK_TEACHERS[name]
     if not needs_knowledge(name):
         return make_task_teacher(name, space, rng, config_class(**overrides))
     if card.knowledge is None:
         raise ValueError(
             f"the task teacher {name!r} needs expert knowledge, and {card.name} offers none: give the "
-            "environment an attribute `task_knowledge` (tutelage.teachers.TaskKnowledge)"
+            "environment a recipe with `knowledge` (tutelage.envs.TaskKnowledge)"
         )
     return make_task_teacher(
         name, space, rng, replace(config_class.for_environment(card.knowledge), **overrides)

@@ -38,6 +38,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.envs.contract.names import unknown_name
 from tutelage.students.datasets import dataset_chunks, dataset_files
 from tutelage.students.datasets.dataset_files import (
     ENDED,
@@ -49,7 +50,6 @@ from tutelage.students.datasets.dataset_files import (
     Field,
     Layout,
 )
-from tutelage.teachers.experts.mlp_expert import unknown
 
 CHUNK_FRAMES = 2048
 """Frames of a chunk unless told otherwise; with one or two cameras of 64 x 64, 25 or 50 MB in memory."""
@@ -293,7 +293,9 @@ class Dataset:
 
     def _known(self, name: str) -> str:
         if name not in self.fields:
-            raise ValueError(f"{self.folder} has no such data: {unknown('field', name, list(self.fields))}")
+            raise ValueError(
+                f"{self.folder} has no such data: {unknown_name('field', name, list(self.fields))}"
+            )
         return name
 
     def _read(self, name: str, number: int) -> NDArray[Any]:

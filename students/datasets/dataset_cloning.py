@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tutelage.envs.contract.names import unknown_name
 from tutelage.envs.contract.state import StateDict, StateError
 from tutelage.students.datasets.dataset import Dataset
 from tutelage.students.datasets.dataset_files import DTYPES, ENDED, SUCCESS
@@ -18,7 +19,6 @@ from tutelage.students.distillation.machinery.learner import DEVIATION, LABEL, L
 from tutelage.students.distillation.machinery.method import load_optimizer, optimizer_state
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, Ledger, OnProgress
 from tutelage.students.torch_tools.threads import torch_threads
-from tutelage.teachers.experts.mlp_expert import unknown
 
 if TYPE_CHECKING:
     from tutelage.students.vision.vision_student import VisionStudent
@@ -176,7 +176,7 @@ def check_dataset(dataset: Dataset, student: VisionStudent) -> dict[str, str]:
         if name not in dataset.fields:
             raise ValueError(
                 f"{dataset.folder} lacks what the student learns from: "
-                f"{unknown('field', name, list(dataset.fields))}"
+                f"{unknown_name('field', name, list(dataset.fields))}"
             )
         found = dataset.fields[name].shape[1:]
         if found != tuple(shape):

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     )
     from tutelage.students.distillation.kickstarting import Kickstarting as Kickstarting
     from tutelage.students.distillation.kickstarting import KickstartingConfig as KickstartingConfig
+    from tutelage.students.distillation.machinery.card import MethodCard as MethodCard
     from tutelage.students.distillation.machinery.checkpoint import load_checkpoint as load_checkpoint
     from tutelage.students.distillation.machinery.checkpoint import save_checkpoint as save_checkpoint
     from tutelage.students.distillation.machinery.evaluation import evaluate_student as evaluate_student
@@ -72,6 +73,9 @@ if TYPE_CHECKING:
     from tutelage.students.distillation.machinery.progress import Budget as Budget
     from tutelage.students.distillation.machinery.progress import DistillationProgress as DistillationProgress
     from tutelage.students.distillation.machinery.progress import DistillationResult as DistillationResult
+    from tutelage.students.distillation.machinery.registry import METHODS as METHODS
+    from tutelage.students.distillation.machinery.registry import method_card as method_card
+    from tutelage.students.distillation.machinery.registry import method_class as method_class
     from tutelage.students.distillation.on_policy import OnPolicy as OnPolicy
     from tutelage.students.distillation.on_policy import OnPolicyConfig as OnPolicyConfig
     from tutelage.students.ppo.formulas import PPOConfig as PPOConfig

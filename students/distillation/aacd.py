@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from tutelage.students.distillation.machinery.actor_critic import ActorCritic, check_head
+from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.learner import LearningConfig
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
 from tutelage.students.ppo.formulas import PPOConfig
@@ -16,6 +17,7 @@ from tutelage.teachers.experts.mlp_expert import MLPExpert, check_expert
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import VecTask
+    from tutelage.students.distillation.machinery.method import MethodConfig
     from tutelage.students.vision.vision_student import VisionStudent
     from tutelage.teachers.experts.mlp_expert import Expert
 
@@ -57,6 +59,16 @@ class AACD(ActorCritic):
     Raises:
         ValueError: when the expert has no critic, is several experts, or its discount is not known.
     """
+
+    card: ClassVar[MethodCard] = MethodCard(
+        "AACD",
+        expert="critic",
+        gaussian=True,
+        critic="expert",
+        augments=False,
+        settings={"freeze_critic": False},
+    )
+    config_class: ClassVar[type[MethodConfig]] = AACDConfig
 
     def __init__(
         self, task: VecTask, expert: Expert, student: VisionStudent, config: AACDConfig, seed: int

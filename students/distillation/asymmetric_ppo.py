@@ -6,15 +6,17 @@ No expert is asked: this is what distillation is compared with.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from tutelage.students.distillation.machinery.actor_critic import ActorCritic
+from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.learner import LearningConfig
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
 from tutelage.students.ppo.formulas import PPOConfig
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import VecTask
+    from tutelage.students.distillation.machinery.method import MethodConfig
     from tutelage.students.vision.vision_student import VisionStudent
     from tutelage.teachers.experts.mlp_expert import Expert
 
@@ -46,6 +48,11 @@ class AsymmetricPPO(ActorCritic):
 
     An expert may be given and is not asked; if the settings have no discount, it is that of the expert.
     """
+
+    card: ClassVar[MethodCard] = MethodCard(
+        "asymmetric PPO", expert="nothing", gaussian=True, critic="privileged", augments=False
+    )
+    config_class: ClassVar[type[MethodConfig]] = AsymmetricPPOConfig
 
 
 def distil(

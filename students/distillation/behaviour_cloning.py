@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
 
 from tutelage.envs.contract.state import StateDict
+from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.learner import LearningConfig
-from tutelage.students.distillation.machinery.method import DistillationMethod
+from tutelage.students.distillation.machinery.method import DistillationMethod, MethodConfig
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
 from tutelage.students.torch_tools.threads import torch_threads
 
@@ -70,6 +71,9 @@ class BehaviourCloning(DistillationMethod):
     The expert acts by the means of what it advises. The student computes its actions in every state, for the
     reported errors and for DART, though they are not taken. Otherwise as `DistillationMethod`.
     """
+
+    card: ClassVar[MethodCard] = MethodCard("behaviour cloning", predicts=True)
+    config_class: ClassVar[type[MethodConfig]] = BehaviourCloningConfig
 
     def __init__(
         self, task: VecTask, expert: Expert, student: VisionStudent, config: BehaviourCloningConfig, seed: int

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
 
 from tutelage.envs.contract.state import StateDict
+from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.learner import LearningConfig
-from tutelage.students.distillation.machinery.method import DistillationMethod
+from tutelage.students.distillation.machinery.method import DistillationMethod, MethodConfig
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
 from tutelage.students.distillation.machinery.roll_out import Drive
 from tutelage.students.torch_tools.threads import torch_threads
@@ -88,6 +89,9 @@ class Dagger(DistillationMethod):
 
     The expert's labels are the means of what it advises. Otherwise as `DistillationMethod`.
     """
+
+    card: ClassVar[MethodCard] = MethodCard("DAgger", predicts=True)
+    config_class: ClassVar[type[MethodConfig]] = DaggerConfig
 
     def __init__(
         self, task: VecTask, expert: Expert, student: VisionStudent, config: DaggerConfig, seed: int

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tutelage.students.distillation.dagger import Dagger, DaggerConfig, mixture
 from tutelage.students.distillation.machinery.actor_critic import discount
+from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.progress import DistillationResult, OnProgress
 from tutelage.students.distillation.machinery.roll_out import Drive
 from tutelage.students.ppo.formulas import PPOConfig, gae
@@ -18,6 +19,7 @@ from tutelage.students.vision.vision_config import STUDENT_VIEW
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import VecTask
+    from tutelage.students.distillation.machinery.method import MethodConfig
     from tutelage.students.vision.critics import Critic
     from tutelage.students.vision.vision_student import VisionStudent
     from tutelage.teachers.experts.mlp_expert import Expert
@@ -99,6 +101,11 @@ class DaggerValue(Dagger):
     Raises:
         ValueError: when the student has no critic, or one that sees what the student sees.
     """
+
+    card: ClassVar[MethodCard] = MethodCard(
+        "DAgger that trains a critic too", critic="privileged", predicts=True
+    )
+    config_class: ClassVar[type[MethodConfig]] = DaggerValueConfig
 
     def __init__(
         self, task: VecTask, expert: Expert, student: VisionStudent, config: DaggerValueConfig, seed: int

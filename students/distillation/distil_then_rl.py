@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -18,12 +18,14 @@ from tutelage.students.distillation.machinery.actor_critic import (
     Trajectories,
     check_actor_critic,
 )
+from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.learner import Learner, LearningConfig
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
 from tutelage.students.ppo.formulas import PPOConfig, Terms, gaussian_kl
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import Observations, VecTask
+    from tutelage.students.distillation.machinery.method import MethodConfig
     from tutelage.students.vision.student_state import Heads
     from tutelage.students.vision.vision_student import VisionStudent
     from tutelage.teachers.experts.mlp_expert import Advice, Expert
@@ -142,6 +144,11 @@ class DistilThenRL(DaggerValue):
     Raises:
         ValueError: when the student has no critic, or no distribution of actions to draw from.
     """
+
+    card: ClassVar[MethodCard] = MethodCard(
+        "distillation, then PPO", gaussian=True, critic="privileged", predicts=True
+    )
+    config_class: ClassVar[type[MethodConfig]] = DistilThenRLConfig
 
     def __init__(
         self, task: VecTask, expert: Expert, student: VisionStudent, config: DistilThenRLConfig, seed: int

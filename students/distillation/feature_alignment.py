@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Generator, Tensor
 
 from tutelage.students.distillation.dagger import Dagger, DaggerConfig
+from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.learner import Learner
 from tutelage.students.distillation.machinery.losses import huber
@@ -17,6 +18,7 @@ from tutelage.students.vision.aligned_student import AdaptedHead, AlignedStudent
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import VecTask
+    from tutelage.students.distillation.machinery.method import MethodConfig
     from tutelage.students.vision.student_state import StudentState
     from tutelage.students.vision.vision_student import VisionStudent
     from tutelage.teachers.experts.mlp_expert import Expert
@@ -93,6 +95,9 @@ class FeatureAlignment(Dagger):
     Raises:
         ValueError: when the student is of another kind, or its head reads what the task does not show.
     """
+
+    card: ClassVar[MethodCard] = MethodCard("feature alignment", aligned=True)
+    config_class: ClassVar[type[MethodConfig]] = FeatureAlignmentConfig
 
     def __init__(
         self,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
 
 from tutelage.envs.contract.state import StateDict
 from tutelage.students.distillation.machinery.actor_critic import ActorCritic, Trajectories
+from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.learner import LearningConfig
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
 from tutelage.students.ppo.formulas import PPOConfig, gaussian_kl
@@ -18,6 +19,7 @@ from tutelage.teachers.experts.expert_router import ExpertRouter
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import Observations, VecTask
+    from tutelage.students.distillation.machinery.method import MethodConfig
     from tutelage.students.vision.student_state import Heads
     from tutelage.students.vision.vision_student import VisionStudent
     from tutelage.teachers.experts.mlp_expert import Advice, Expert
@@ -104,6 +106,11 @@ class Kickstarting(ActorCritic):
         ValueError: for a gate of an expert that has no critic: at once where the expert tells, or else when
             it is asked.
     """
+
+    card: ClassVar[MethodCard] = MethodCard(
+        "kickstarting", gaussian=True, critic="privileged", augments=False
+    )
+    config_class: ClassVar[type[MethodConfig]] = KickstartingConfig
 
     def __init__(
         self, task: VecTask, expert: Expert, student: VisionStudent, config: KickstartingConfig, seed: int

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.learner import LearningConfig
-from tutelage.students.distillation.machinery.method import DistillationMethod
+from tutelage.students.distillation.machinery.method import DistillationMethod, MethodConfig
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, OnProgress
 from tutelage.students.torch_tools.threads import torch_threads
 
@@ -59,6 +60,9 @@ class OnPolicy(DistillationMethod):
     trajectories) by gradients through time. With ``loss="kl"`` and a Gaussian head it follows the expert's
     distribution. Otherwise as `DistillationMethod`.
     """
+
+    card: ClassVar[MethodCard] = MethodCard("on-policy distillation", predicts=True, sharded=False)
+    config_class: ClassVar[type[MethodConfig]] = OnPolicyConfig
 
     def __init__(
         self, task: VecTask, expert: Expert, student: VisionStudent, config: OnPolicyConfig, seed: int

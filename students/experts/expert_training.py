@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tutelage.envs.batched.task.vec_task import VecTask
 from tutelage.envs.batched.worlds.catalogue import vec_task_class
+from tutelage.envs.contract.recipe import recipe_of
 from tutelage.envs.contract.state import StateDict
 from tutelage.students.experts.expert_loading import expert_from_rsl_rl, expert_from_sb3, load_expert
 from tutelage.students.experts.expert_stages import (
@@ -37,11 +38,6 @@ if TYPE_CHECKING:
     from tutelage.students.experts.expert_stages import AnyTaskTeacher
 
 __all__ = ["ExpertProgress", "expert_from_rsl_rl", "expert_from_sb3", "load_expert", "train_expert"]
-
-STEPS = {"reach": 300_000, "push-cube": 1_200_000, "ball-balance": 600_000, "stump-walker": 1_000_000}
-"""Environment steps of an expert's training, where a task needs more or fewer than `DEFAULT_STEPS`."""
-
-DEFAULT_STEPS = 3_000_000
 
 
 class ExpertTraining:
@@ -82,11 +78,11 @@ class ExpertTraining:
         if until_success is not None and not 0 < until_success <= 1:
             raise ValueError(f"until_success must be above 0 and at most 1, not {until_success}")
         self.name = task_name if isinstance(task_name, str) else task_name.__name__
-        self.steps = STEPS.get(self.name, DEFAULT_STEPS) if steps is None else steps
+        cls = vec_task_class(task_name) if isinstance(task_name, str) else task_name
+        self.steps = recipe_of(cls, self.name).expert_steps if steps is None else steps
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, not {steps}")
         self.method, self.seed = method, seed
-        cls = vec_task_class(task_name) if isinstance(task_name, str) else task_name
         options = {"threads": 1, **(task_options or {}), "device": device, "seed": seed}
         self.monitor = Monitor(until_success)
         kind = StudentConfig if method == "sb3" else RslRlPPOConfig
@@ -98,7 +94,9 @@ class ExpertTraining:
         self._stage: SB3Stage | RslRlStage
         with untouched_generators(), torch_threads(1):  # small networks gain nothing from more
             if method == "sb3":
-                student = config if isinstance(config, StudentConfig) else student_preset(self.name, "ppo")
+                student = student_preset(recipe_of(cls, self.name), "ppo")
+                if isinstance(config, StudentConfig):
+                    student = config
                 if start_from is not None:
                     student = config_like(student, start_from)
                 self.task = cls(student.n_envs, **options)
@@ -218,7 +216,7 @@ def train_expert(
         task_name: of `tutelage.envs.batched.VEC_TASKS`, ``module:Class``, or the class of a task.
         seed: of networks, actions, tasks and starts.
         steps: environment steps of all environments together, rounded up to whole roll-outs; default: what
-            the task needs (`STEPS`).
+            the task's recipe says.
         method: ``sb3``: Stable-Baselines3's PPO with the preset of the task. ``rsl_rl``: rsl_rl's PPO, whose
             critic sees the task's ``states``.
         config: settings of the method, in place of its preset.

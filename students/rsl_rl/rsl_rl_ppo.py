@@ -42,7 +42,8 @@ def train(
     device. The same task (freshly made), config and number of steps give the same policy on a CPU.
 
     Args:
-        task: the environments; its tasks are its own, or of a task teacher's through ``task.propose``.
+        task: the environments; its tasks are its own, or of a task teacher's after ``task.teach``, which does
+            not observe the first episodes where the config spreads their ends.
         config: the settings.
         steps: environment steps of all environments together; rounded up to whole iterations of
             ``num_envs * steps_per_env``.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from tutelage.envs.contract.names import load_object, unknown_name
 
 ALGORITHMS = {
     "ppo": "stable_baselines3:PPO",
@@ -51,21 +51,6 @@ class StudentConfig:
     device: str = "cpu"
 
 
-def load_object(path: str, what: str) -> Any:
-    """Import ``module:name``.
-
-    Raises:
-        ValueError: when `path` is not of that form, or there is no such module or name.
-    """
-    module, separator, name = path.partition(":")
-    if not separator:
-        raise ValueError(f"{what} {path!r} is not of the form module:name")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{what} {path!r} cannot be imported: {error}") from None
-
-
 def algorithm_class(name: str) -> Any:
     """Find the class of an algorithm by its short name or ``module:Class``.
 
@@ -73,9 +58,5 @@ def algorithm_class(name: str) -> Any:
         ValueError: when there is none; the message suggests the nearest short name.
     """
     if ":" not in name and name not in ALGORITHMS:
-        near = difflib.get_close_matches(name, ALGORITHMS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"unknown student {name!r}{hint} (known: {', '.join(ALGORITHMS)}; or module:Class of your own)"
-        )
+        raise ValueError(unknown_name("student", name, ALGORITHMS, "module:Class of your own"))
     return load_object(ALGORITHMS.get(name, name), "student")

@@ -34,7 +34,7 @@ def save_stage(folder: Path, model: BaseAlgorithm, taught: TaughtVecEnv, beside:
     save_student(draft, model)
     state = {
         "task_teacher": taught.task_teacher.state_dict(),
-        "episodes": taught.state_dict() if taught.saves_episodes and model.num_timesteps else None,
+        "episodes": taught.state_dict() if model.num_timesteps else None,  # at the least their counters
         "beside": dict(beside),
     }
     save_state(draft / "run.npz", state)

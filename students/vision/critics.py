@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.envs.contract.names import unknown_name
 from tutelage.students.torch_tools.running_moments import take_in
-from tutelage.teachers.experts.mlp_expert import ACTIVATIONS, NormalizedMLP, unknown
+from tutelage.teachers.experts.mlp_expert import ACTIVATIONS, NormalizedMLP
 
 if TYPE_CHECKING:
     from tutelage.teachers.experts.mlp_expert import MLPExpert
@@ -54,7 +55,7 @@ class Critic(nn.Module):
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
-            raise ValueError(unknown("activation", activation, ACTIVATIONS))
+            raise ValueError(unknown_name("activation", activation, ACTIVATIONS))
         self.inputs, self.hidden, self.activation, self.clip = inputs, hidden, activation, clip
         self.network = NormalizedMLP(inputs, hidden, 1, activation, clip)
         self.register_buffer("value_mean", torch.zeros(()))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
+
+from tutelage.envs.contract.names import unknown_name
 
 Encoder = Literal["fast", "fine", "nature", "impala", "points"]
 Fusion = Literal["early", "late"]
@@ -85,7 +86,7 @@ class VisionConfig:
             ("precision", Precision),
         ):
             if (value := getattr(self, name)) not in get_args(choices):
-                raise ValueError(unknown(name, value, get_args(choices)))
+                raise ValueError(unknown_name(name, value, get_args(choices)))
         if self.frames < 1 or self.memory < 0:
             raise ValueError(
                 f"frames must be at least 1 and memory at least 0, not {self.frames} and {self.memory}"
@@ -141,13 +142,6 @@ def vision_config_from_json(values: Mapping[str, Any]) -> VisionConfig:
     known = [setting.name for setting in fields(VisionConfig)]
     for name in values:
         if name not in known:
-            raise ValueError(unknown("setting", name, known))
+            raise ValueError(unknown_name("setting", name, known))
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return VisionConfig(**plain)
-
-
-def unknown(kind: str, name: str, known: Sequence[str]) -> str:
-    """The message for a name that does not exist; suggests the nearest."""
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"no {kind} is called {name!r}{hint} (known: {', '.join(known)})"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor, nn
 
+from tutelage.envs.contract.names import unknown_name
 from tutelage.envs.contract.state import StateError, atomic_file
 from tutelage.students.vision.critics import Critic
 from tutelage.students.vision.encoders import ENCODERS, Encoder, fast_bfloat16
@@ -21,7 +22,6 @@ from tutelage.students.vision.student_state import Heads, StudentState
 from tutelage.students.vision.vision_config import (
     STUDENT_VIEW,
     VisionConfig,
-    unknown,
     vision_config_from_json,
 )
 
@@ -70,7 +70,7 @@ class VisionStudent(nn.Module):
         self.config, self.num_actions = config, num_actions
         for name in config.views:
             if name not in shapes:
-                raise ValueError(unknown("view", name, list(shapes)))
+                raise ValueError(unknown_name("view", name, list(shapes)))
         self.shapes = {name: tuple(shapes[name]) for name in config.views}
         sizes = [input_size(names, self.shapes, config.frames, config.opponents) for names in config.inputs]
         for view in config.vectors:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.recipe import TaskKnowledge
 from tutelage.envs.contract.state import StateDict, rng_state, set_rng_state
-from tutelage.envs.contract.tasks import TaskSpace
-from tutelage.teachers.continuous.knowledge import TaskKnowledge
+from tutelage.envs.contract.tasks import BoxSpace, TaskSpace
 from tutelage.teachers.continuous.primitives import (
     check_header,
     check_task_vector,
@@ -81,6 +81,8 @@ class ADR:
         public code: steps are fractions of each range; a face at the end of its range, which cannot move
         out, gives its share of proposals to the opposite one; and no draw is repeated after a move.
     """
+
+    task_spaces: ClassVar[type] = BoxSpace
 
     def __init__(self, space: TaskSpace, rng: np.random.Generator, config: ADRConfig) -> None:
         self.space = require_box(space, "ADR")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.state import StateDict
-from tutelage.envs.contract.tasks import TaskSpace
+from tutelage.envs.contract.tasks import BoxSpace, TaskSpace
 from tutelage.teachers.continuous.mixture_proposals import MixtureProposals
 from tutelage.teachers.continuous.primitives import check_header, require_box, robust_scale, state_header
 
@@ -150,6 +150,8 @@ class ALPGMM:
         >>> tasks.shape, task_teacher.metrics()["gaussians"]
         ((2, 1), 0.0)
     """
+
+    task_spaces: ClassVar[type] = BoxSpace
 
     def __init__(
         self, space: TaskSpace, rng: np.random.Generator, config: ALPGMMConfig = ALPGMMConfig()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.state import StateDict
-from tutelage.envs.contract.tasks import TaskSpace
+from tutelage.envs.contract.tasks import BoxSpace, TaskSpace
 from tutelage.teachers.continuous.mixture_proposals import MixtureProposals
 from tutelage.teachers.continuous.primitives import check_header, require_box, robust_scale, state_header
 
@@ -69,6 +69,8 @@ class CovarGMM:
         do not matter. A task drawn outside the box is clipped to it. With monotone improvement (the cube
         toy) it is stronger than ALP-GMM; it does not see forgetting unless `absolute`.
     """
+
+    task_spaces: ClassVar[type] = BoxSpace
 
     def __init__(
         self, space: TaskSpace, rng: np.random.Generator, config: CovarGMMConfig = CovarGMMConfig()

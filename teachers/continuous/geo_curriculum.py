@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.state import StateDict, rng_state, set_rng_state
-from tutelage.envs.contract.tasks import BoxTasks, Tasks, TaskSpace
+from tutelage.envs.contract.tasks import BoxSpace, Tasks, TaskSpace
 from tutelage.teachers.continuous.primitives import check_header, require_box, state_header
 
 Floats = NDArray[np.float64]
@@ -79,6 +79,8 @@ class GeoCurriculum:
         >>> np.unique(task_teacher.propose(100)).round(1).tolist()
         [0.4, 1.2, 1.5, 1.9, 2.6]
     """
+
+    task_spaces: ClassVar[type] = BoxSpace
 
     def __init__(
         self, space: TaskSpace, rng: np.random.Generator, config: GeoCurriculumConfig = GeoCurriculumConfig()
@@ -183,7 +185,7 @@ class GeoCurriculum:
         self._enter(state["level"])
 
 
-def task_features(space: BoxTasks, tasks: Tasks) -> Floats:
+def task_features(space: BoxSpace, tasks: Tasks) -> Floats:
     """Features of tasks, ``(n, k)``: the task space's own, or parameters in the unit cube."""
     own = getattr(space, "features", None)
     return space.to_unit(tasks) if own is None else np.asarray(own(tasks), dtype=np.float64)

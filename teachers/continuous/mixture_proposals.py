@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.state import StateDict, rng_state, set_rng_state
-from tutelage.envs.contract.tasks import BoxTasks
+from tutelage.envs.contract.tasks import BoxSpace
 from tutelage.teachers.continuous.mixtures import Mixture, task_mixture
 from tutelage.teachers.continuous.primitives import (
     EpisodeWindow,
@@ -59,7 +59,7 @@ class TaskGaussians:
         points: Floats = self.means[chosen] + (self._factors[chosen] @ normals[:, :, None])[:, :, 0]
         return points
 
-    def picture(self, space: BoxTasks) -> dict[str, Floats]:
+    def picture(self, space: BoxSpace) -> dict[str, Floats]:
         """The Gaussians in task units, as `TaskTeacher.picture` describes them."""
         span = space.high - space.low
         return {
@@ -92,7 +92,7 @@ class MixtureProposals:
 
     def __init__(
         self,
-        space: BoxTasks,
+        space: BoxSpace,
         rng: np.random.Generator,
         *,
         fit_rate: int,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.recipe import TaskKnowledge
 from tutelage.envs.contract.state import StateDict, rng_state, set_rng_state
-from tutelage.envs.contract.tasks import TaskSpace
-from tutelage.teachers.continuous.knowledge import TaskKnowledge
+from tutelage.envs.contract.tasks import BoxSpace, TaskSpace
 from tutelage.teachers.continuous.primitives import (
     EpisodeWindow,
     check_header,
@@ -66,6 +66,8 @@ class Oracle:
         - ``position``: 0 with the window at the easy end, 1 at the hard end.
         - ``mean_return``: of the last full `episodes` episodes; 0 before.
     """
+
+    task_spaces: ClassVar[type] = BoxSpace
 
     def __init__(self, space: TaskSpace, rng: np.random.Generator, config: OracleConfig) -> None:
         self.space = require_box(space, "Oracle")

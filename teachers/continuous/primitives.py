@@ -15,26 +15,27 @@ from numpy.typing import NDArray
 
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.state import StateDict, StateError
-from tutelage.envs.contract.tasks import BoxTasks, TaskSpace
+from tutelage.envs.contract.tasks import BoxSpace, TaskSpace, missing_members
 
 Floats = NDArray[np.float64]
 
 
-def require_box(space: TaskSpace, method: str) -> BoxTasks:
-    """Return `space` if it is a box of parameters.
+def require_box(space: TaskSpace, method: str) -> BoxSpace:
+    """Return `space` if it is a box of parameters, of whichever class.
 
     Raises:
-        TypeError: when it is not; `method` is named.
+        TypeError: when it is not; `method` is named, and what the space lacks.
     """
-    if not isinstance(space, BoxTasks):
+    if not isinstance(space, BoxSpace):
         raise TypeError(
-            f"{method} proposes from a box of named parameters (BoxTasks), but was given {space!r}; "
-            "for other task spaces use the task teacher 'random'"
+            f"{method} proposes from a box of named parameters (BoxTasks), but was given {space!r}, which "
+            f"lacks {', '.join(missing_members(space, BoxSpace))}; for other task spaces use the task "
+            "teacher 'random'"
         )
     return space
 
 
-def unit_tasks(space: BoxTasks, episodes: Episodes) -> Floats:
+def unit_tasks(space: BoxSpace, episodes: Episodes) -> Floats:
     """Tasks of the episodes in the unit cube, shape ``(n, d)``.
 
     Raises:
@@ -150,7 +151,7 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def check_task_vector(space: BoxTasks, task: Sequence[float], name: str) -> Floats:
+def check_task_vector(space: BoxSpace, task: Sequence[float], name: str) -> Floats:
     """Return a single task of a config as an array, shape ``(d,)``.
 
     Raises:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.state import StateDict, rng_state, set_rng_state
-from tutelage.envs.contract.tasks import TaskSpace
+from tutelage.envs.contract.tasks import BoxSpace, TaskSpace
 from tutelage.teachers.continuous.primitives import (
     check_header,
     cumulative_choice,
@@ -154,6 +154,8 @@ class RIAC:
         (the public code multiplies by a constant instead), each half starts with the ALP of its own episodes,
         sampling is reproducible, and mutations are in fractions of each parameter's range.
     """
+
+    task_spaces: ClassVar[type] = BoxSpace
 
     def __init__(self, space: TaskSpace, rng: np.random.Generator, config: RIACConfig = RIACConfig()) -> None:
         self.space = require_box(space, "RIAC")

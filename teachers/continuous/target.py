@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.recipe import TaskKnowledge
 from tutelage.envs.contract.state import StateDict, rng_state, set_rng_state
-from tutelage.envs.contract.tasks import TaskSpace
-from tutelage.teachers.continuous.knowledge import TaskKnowledge
+from tutelage.envs.contract.tasks import BoxSpace, TaskSpace
 from tutelage.teachers.continuous.primitives import (
     check_header,
     check_task_vector,
@@ -54,6 +54,8 @@ class TargetOnly:
 
     Logged metrics: none.
     """
+
+    task_spaces: ClassVar[type] = BoxSpace
 
     def __init__(self, space: TaskSpace, rng: np.random.Generator, config: TargetOnlyConfig) -> None:
         self.space = require_box(space, "TargetOnly")

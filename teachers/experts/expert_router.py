@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tutelage.teachers.experts.mlp_expert import Advice, Expert, unknown
+from tutelage.envs.contract.names import unknown_name
+from tutelage.teachers.experts.mlp_expert import Advice, Expert
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import VecTask
-    from tutelage.envs.contract.tasks import BoxTasks
+    from tutelage.envs.contract.tasks import BoxSpace
 
 
 class ExpertRouter:
@@ -151,7 +152,7 @@ class _Picked(Mapping[str, Tensor]):
 
 
 def box_rule(
-    space: BoxTasks, regions: Sequence[Mapping[str, tuple[float, float]]]
+    space: BoxSpace, regions: Sequence[Mapping[str, tuple[float, float]]]
 ) -> Callable[[Tensor], Tensor]:
     """A rule for an `ExpertRouter`: expert *i* covers a box of tasks, borders included.
 
@@ -175,7 +176,7 @@ def box_rule(
     for number, region in enumerate(regions):
         for name, (low, high) in region.items():
             if name not in space.names:
-                raise ValueError(unknown("task parameter", name, space.names))
+                raise ValueError(unknown_name("task parameter", name, space.names))
             if low > high:
                 raise ValueError(f"region {number}: {name} from {low} to {high} is empty; swap the bounds")
             bounds[:, number, space.names.index(name)] = torch.tensor([low, high], dtype=torch.float64)

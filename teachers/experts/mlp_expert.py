@@ -7,11 +7,10 @@ from `tutelage.students.experts.expert_training`; here they act, check that they
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from tutelage.envs.contract.names import unknown_name
 from tutelage.envs.contract.state import StateError, atomic_file
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class MLPExpert(nn.Module):
     ) -> None:
         super().__init__()
         if config.activation not in ACTIVATIONS:
-            raise ValueError(unknown("activation", config.activation, ACTIVATIONS))
+            raise ValueError(unknown_name("activation", config.activation, ACTIVATIONS))
         if config.clip is not None and not config.clip > 0:
             raise ValueError(f"clip must be positive or None, not {config.clip}")
         self.config = config
@@ -293,7 +293,7 @@ def read_view(view: str, size: int | None, obs_dict: Mapping[str, Tensor], where
     """
     if view not in obs_dict:
         raise ValueError(
-            f"the expert reads a view that {where} lack: {unknown('view', view, list(obs_dict))}"
+            f"the expert reads a view that {where} lack: {unknown_name('view', view, list(obs_dict))}"
         )
     observations = obs_dict[view]
     found = tuple(observations.shape[1:])
@@ -322,11 +322,3 @@ def check_expert(expert: Expert, task: VecTask) -> None:
             f"the expert's actions have {expert.num_actions} numbers, those of {name} {task.num_actions}; "
             "was it trained on another task?"
         )
-
-
-def unknown(what: str, name: Any, known: Sequence[str]) -> str:
-    """Say what is unknown, what comes nearest, and what is known."""
-    spelt = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(str(name).lower(), spelt, n=1)
-    hint = f"; did you mean {spelt[near[0]]!r}?" if near else ""
-    return f"unknown {what} {name!r}{hint} (known: {', '.join(known)})"

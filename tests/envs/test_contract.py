@@ -7,8 +7,8 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from tutelage.envs import BoxTasks, TaskError, check_task_env
+from tutelage.envs.catalogue import WORLDS
 from tutelage.experiments.worlds.catalogue import (
-    TASK_ENVS,
     build_task_teacher,
     make_eval_venv,
     make_venv,
@@ -17,7 +17,7 @@ from tutelage.experiments.worlds.catalogue import (
 from tutelage.teachers import TASK_TEACHERS
 
 
-@pytest.mark.parametrize("name", TASK_ENVS)
+@pytest.mark.parametrize("name", WORLDS)
 def test_checkers_pass(name: str) -> None:
     card = task_env_card(name)
     check_task_env(card.make(None))
@@ -25,7 +25,7 @@ def test_checkers_pass(name: str) -> None:
     sb3_check(card.make(None))
 
 
-@pytest.mark.parametrize("name", TASK_ENVS)
+@pytest.mark.parametrize("name", WORLDS)
 def test_test_sets_are_fixed_and_inside_the_task_space(name: str) -> None:
     card = task_env_card(name)
     space = card.task_space()
@@ -36,7 +36,7 @@ def test_test_sets_are_fixed_and_inside_the_task_space(name: str) -> None:
     assert card.picture_test_set in card.test_sets()
 
 
-@pytest.mark.parametrize("name", TASK_ENVS)
+@pytest.mark.parametrize("name", WORLDS)
 def test_knowledge_fits_the_task_space(name: str) -> None:
     card = task_env_card(name)
     space = card.task_space()
@@ -49,7 +49,7 @@ def test_knowledge_fits_the_task_space(name: str) -> None:
     assert len(card.knowledge.easy_std) == len(card.knowledge.target_std) == space.dim
 
 
-@pytest.mark.parametrize("name", TASK_ENVS)
+@pytest.mark.parametrize("name", WORLDS)
 def test_same_seed_and_task_same_episode_single_and_vectorised(name: str) -> None:
     card = task_env_card(name)
     task = card.test_sets()[card.picture_test_set][7]
@@ -72,7 +72,7 @@ def test_same_seed_and_task_same_episode_single_and_vectorised(name: str) -> Non
             break
 
 
-@pytest.mark.parametrize("name", TASK_ENVS)
+@pytest.mark.parametrize("name", WORLDS)
 def test_tasks_out_of_the_space_are_refused(name: str) -> None:
     card = task_env_card(name)
     space = card.task_space()
@@ -82,7 +82,7 @@ def test_tasks_out_of_the_space_are_refused(name: str) -> None:
             card.make(None).reset(options={"task": bad})
 
 
-@pytest.mark.parametrize("name", TASK_ENVS)
+@pytest.mark.parametrize("name", WORLDS)
 def test_pictures_and_evaluation_environments(name: str) -> None:
     card = task_env_card(name)
     env = card.make("rgb_array")
@@ -106,6 +106,6 @@ def test_gymnasium_ids(name: str) -> None:
 
 
 def test_names_of_environments_and_task_teachers_are_those_of_the_readme() -> None:
-    assert {"point-mass-gate", "stump-tracks", "hexagon-tracks"} <= set(TASK_ENVS)
+    assert {"point-mass-gate", "stump-tracks", "hexagon-tracks"} <= set(WORLDS)
     names = {"random", "target", "oracle", "adr", "riac", "covar-gmm", "alp-gmm", "geo-curriculum"}
     assert names == set(TASK_TEACHERS)

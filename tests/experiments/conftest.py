@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tutelage.envs.contract.names import folder_name
 from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks
 
 SPACE = BoxTasks({"gate_position": (-4, 4), "gate_width": (0.5, 8)})
@@ -107,7 +108,7 @@ def write_grid(
     for student in students:
         for teacher in teachers:
             for seed in range(seeds):
-                cell = folder / student / teacher / f"seed-{seed}"
+                cell = folder / folder_name(student) / folder_name(teacher) / f"seed-{seed}"
                 cell.mkdir(parents=True)
                 tables = cell_tables(rng, teacher, seed, space, sets, steps, every, defined)
                 tables[0].to_parquet(cell / "evaluations.parquet")

@@ -14,6 +14,7 @@ import pytest
 
 from tutelage.envs.batched.worlds.catalogue import VEC_TASKS
 from tutelage.experiments.compare import CompareConfig, ComparisonError, compare, preset, resolve
+from tutelage.experiments.runs.reading import read_grid
 
 TUTELAGE = [sys.executable, "-m", "tutelage.experiments.main"]
 SMALL = [
@@ -344,18 +345,58 @@ def test_a_task_teacher_that_lacks_methods_is_refused(tmp_path: Path, users_modu
         compare(config)
 
 
-def test_a_folder_of_another_comparison_is_refused(tmp_path: Path) -> None:
-    arguments = [
-        *TUTELAGE,
-        "compare",
-        *SMALL,
-        "--teachers",
-        "random",
-        "--no-report",
-        "--out",
-        str(tmp_path / "x"),
-    ]
-    assert subprocess.run([*arguments, "--seeds", "1"], capture_output=True).returncode == 0
-    other = subprocess.run([*arguments, "--seeds", "2"], capture_output=True, text=True)
+def test_a_finished_comparison_grows_but_does_not_change(tmp_path: Path) -> None:
+    """More seeds and one more task teacher: cells that are there stay; other settings are refused."""
+    out = tmp_path / "x"
+    arguments = [*TUTELAGE, "compare", *SMALL, "--no-report", "--out", str(out)]
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*arguments, *more], capture_output=True, text=True)
+
+    assert run("--teachers", "random", "--seeds", "1").returncode == 0
+    first = out / "ppo" / "random" / "seed-0" / "status.json"
+    before = first.stat().st_mtime_ns
+    assert run("--teachers", "random", "riac", "--seeds", "2").returncode == 0
+    assert first.stat().st_mtime_ns == before
+    grid = read_grid(out)
+    assert (grid.task_teachers, grid.seeds, len(grid.cells)) == (("random", "riac"), (0, 1), 4)
+    assert {cell.state for cell in grid.cells} == {"finished"}
+    other = run("--teachers", "random", "--seeds", "1", "--set", "ppo.learning-rate=1e-5")
     assert other.returncode == 2
-    assert "made with another configuration (different: seeds)" in " ".join(other.stderr.split())
+    assert "different: students.ppo.kwargs.learning_rate" in " ".join(other.stderr.split())
+
+
+CHECKED = """
+import gymnasium as gym
+import numpy as np
+
+from tutelage.envs import BoxTasks
+
+
+class Deaf(gym.Env):
+    task_space = BoxTasks({"x": (0.0, 1.0)})
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(1, np.float32), {"task": np.array([0.5])}
+
+    def step(self, action):
+        self.t += 1
+        return np.zeros(1, np.float32), 1.0, self.t == 5, False, {"task": np.array([0.5])}
+"""
+
+
+def test_check_names_a_curriculum_that_is_not_taught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "deaf_world.py").write_text(CHECKED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = CompareConfig(
+        env="deaf_world:Deaf", teachers=("random",), steps=100, seeds=1, check=True, out=tmp_path / "out"
+    )
+    assert compare(config) == 1
+    assert "random: \n  error: " in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()

@@ -15,10 +15,10 @@ from tutelage.experiments.runs.locking import FolderError
 from tutelage.experiments.trainings import distilled_student
 from tutelage.experiments.trainings.distill_checks import checked
 from tutelage.experiments.trainings.distill_grid import DistillGrid
-from tutelage.experiments.trainings.distill_methods import METHODS
-from tutelage.experiments.trainings.distill_presets import PRESETS, QUICK_FRAMES, on_the_way, test_sets
+from tutelage.experiments.trainings.distill_presets import PRESETS, on_the_way, test_sets
 from tutelage.experiments.trainings.distilled_student import distil_student, make_student, method_settings
 from tutelage.experiments.trainings.expert import make_expert
+from tutelage.students.distillation.machinery.registry import METHODS, method_card
 from tutelage.students.sb3.presets import student_preset
 from tutelage.students.vision.aligned_student import AlignedStudent, load_vision_student
 from tutelage.teachers.experts.mlp_expert import MLPExpert
@@ -65,7 +65,7 @@ def run(config: DistillConfig, method: str = "dagger", seed: int = 0) -> Path:
     """Make the expert of a seed and run a cell in this process; return its folder."""
     config = checked(replace(config, method=(method,)))
     values = {"config": only(config, method).to_json(), "seed": seed}
-    if METHODS[method].expert != "nothing":
+    if method_card(method).expert != "nothing":
         make_expert(values, config.folder / f"experts/seed-{seed}")
     folder = config.folder / method / f"seed-{seed}"
     distil_student(values, folder)
@@ -142,7 +142,7 @@ def test_methods_without_an_expert_need_none(config: DistillConfig) -> None:
 )
 def test_every_method_fills_a_cell(method: str, config: DistillConfig) -> None:
     folder = run(replace(config, evaluations=0), method)
-    results, card = read_results(folder), METHODS[method]
+    results, card = read_results(folder), method_card(method)
     assert FRAMES <= results["frames"] < 2 * FRAMES
     assert (results["queries"] > 0) == (card.expert == "labels")
     student = load_vision_student(folder / "student")
@@ -231,14 +231,14 @@ def test_an_expert_without_a_critic_is_refused_where_one_is_needed(
 
 def test_presets_and_defaults_of_a_task() -> None:
     reach = checked(DistillConfig("reach", num_envs=2))
-    assert (reach.cameras, reach.stack, reach.frames) == (("front", "wrist"), 1, QUICK_FRAMES["reach"])
+    assert (reach.cameras, reach.stack, reach.frames) == (("front", "wrist"), 1, 80_000)
     assert (reach.encoder, reach.looks) == ("fast", "strong")
     assert (reach.seeds, reach.evaluations, reach.episodes) == (1, 4, 256)
     ball = checked(DistillConfig("ball-balance", memory=64, preset="standard", seeds=2))
     assert (ball.cameras, ball.stack, ball.seeds) == (("front",), 1, 2)
     assert (ball.encoder, ball.looks) == ("fine", "mild")
     assert checked(DistillConfig("ball-balance", looks="none", encoder="fast")).looks == "none"
-    assert ball.frames == 8 * QUICK_FRAMES["ball-balance"]
+    assert ball.frames == 8 * 64_000
     assert list(DistillConfig("reach", preset="paper", first_seed=3).seed_numbers) == [*range(3, 13)]
     assert PRESETS["paper"].scale > PRESETS["standard"].scale > PRESETS["quick"].scale == 1
     timed = checked(DistillConfig("reach", seconds=60.0, num_envs=2))
@@ -266,8 +266,8 @@ def test_who_predicts_what_the_expert_knows() -> None:
     task = make_task(config, 1, "none", 0)
     predicts = {
         method: make_student(config, method, task, None, 0).config.predicts
-        for method, card in METHODS.items()
-        if not card.aligned
+        for method in METHODS
+        if not method_card(method).aligned
     }
     labelled = {"dagger", "bc", "on-policy", "dagger-value", "distil-then-rl"}
     assert predicts == {name: "privileged" if name in labelled else None for name in predicts}
@@ -311,7 +311,7 @@ def test_a_folder_of_other_settings_is_refused(config: DistillConfig) -> None:
     run(replace(config, threads=2, workers=1, preset="paper", seeds=3))  # decide nothing
     assert (folder / "results.json").stat().st_mtime_ns == before
     with pytest.raises(FolderError, match="another configuration \\(different: loss\\)"):
-        distill(replace(config, loss="mse"))
+        DistillGrid(checked(replace(config, loss="mse")), "tutelage distill")
     with pytest.raises(FolderError, match="another configuration \\(different: episodes\\)"):
         run(replace(config, episodes=5))
 
@@ -341,3 +341,26 @@ def test_a_cell_of_fixed_looks(config: DistillConfig) -> None:
     assert {"student/sees/training", "student/sees/saliency", "clip/expert_above_student"} <= set(tags)
     scores = json.loads((folder / "status.json").read_text())["scores"]
     assert scores == [[200, pytest.approx(100 * results["success"]["training looks"])]]
+
+
+def test_settings_of_methods_and_sweeps(config: DistillConfig) -> None:
+    """A sweep makes a member for each value; a setting of one method leaves the others' cells as they are."""
+    plain = checked(replace(config, method=("dagger", "bc")))
+    swept = checked(replace(plain, set=("dagger.beta-end=0,0.5", "dagger.rollout-steps=10")))
+    assert swept.method == ("dagger:beta-end=0.0", "dagger:beta-end=0.5", "bc")
+    settings = [distilled_student.method_settings(swept, name) for name in swept.method[:2]]
+    assert [(s.beta_end, s.rollout_steps) for s in settings] == [(0.0, 10), (0.5, 10)]
+    own = only(swept, "dagger:beta-end=0.5")
+    assert own.set == ("dagger.beta-end=0.5", "dagger.rollout-steps=10")
+    assert distilled_student.method_settings(own, "dagger:beta-end=0.5") == settings[1]
+    assert DistillConfig.from_json(own.to_json()) == own
+    described = distilled_student.cell_description(swept, "bc", 0)
+    assert described == distilled_student.cell_description(plain, "bc", 0)
+    assert "set" not in described
+    for wrong, message in {
+        "dagger.beta-ennd=0": "beta-ennd.*did you mean 'beta-end'",
+        "dagger.budget=3": "use --frames or --seconds",
+        "kickstarting.clip=1": "kickstarting",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            checked(replace(config, set=(wrong,)))

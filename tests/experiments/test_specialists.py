@@ -17,6 +17,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tutelage.envs.batched.worlds.object_tasks import ObjectTasks
+from tutelage.envs.batched.worlds.reach import Reach
 from tutelage.envs.contract.tasks import BoxTasks
 from tutelage.experiments.runs.locking import FolderError
 from tutelage.experiments.specialists import SpecialistsConfig, results_table, specialists
@@ -85,7 +86,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(training, "SEEN_AT_ONCE", 16)
     monkeypatch.setattr(training, "FEWEST", 5)
     noisy = {"view_noise": {"privileged": 0.1}}
-    monkeypatch.setattr(training, "held_out_objects", lambda task: noisy if task == "reach" else {})
+    monkeypatch.setattr(Reach, "recipe", replace(Reach.recipe, held_out=noisy))
     monkeypatch.setattr(
         training,
         "StateDaggerConfig",

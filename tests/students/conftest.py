@@ -12,6 +12,7 @@ from tutelage.envs.batched.cameras.camera_config import CameraConfig
 from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.batched.task.vec_task import VecTask
 from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.recipe import WorldRecipe
 from tutelage.envs.contract.tasks import BoxTasks
 from tutelage.students.vision.vision_student import VisionConfig, VisionStudent
 from tutelage.teachers.experts.mlp_expert import Advice
@@ -22,6 +23,7 @@ STEP = 0.3  # m that the slider moves for an action of 1
 class Rail(VecTask):
     """A mass on a rail must be pushed onto a target; only the view ``privileged`` tells where that is."""
 
+    recipe = WorldRecipe("a mass on a rail", "on the target at the end")
     task_space = BoxTasks({"target": (-1.0, 1.0)})
     num_actions = 1
     max_episode_length = 12

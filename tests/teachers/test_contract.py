@@ -6,9 +6,9 @@ import pytest
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.interface import TaskTeacher
 from tutelage.envs.contract.state import StateError, load_state, save_state
-from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks
+from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks, TaskSpace
 from tutelage.envs.toy.cube_toy import CubeToy, CubeToyConfig
-from tutelage.teachers import TASK_TEACHERS, TaskKnowledge, make_task_teacher, needs_knowledge
+from tutelage.teachers import TASK_TEACHERS, TaskKnowledge, accepts, make_task_teacher, needs_knowledge
 
 SPACE = BoxTasks({"height": (0.0, 3.0), "spacing": (-1.0, 5.0)})
 KNOWLEDGE = TaskKnowledge((0.3, 4.4), (0.3, 0.6), (2.7, -0.4), (0.1, 0.2), 60.0, (0.0, 100.0))
@@ -251,3 +251,38 @@ def test_masters_more_of_a_small_toy_than_random_tasks_do(name):
     scores = [score(name, seed) for seed in range(5)]
     random_scores = [score("random", seed) for seed in range(5)]
     assert min(scores) > max(random_scores)
+
+
+class OwnBox:
+    """A user's box: what `BoxTasks` offers, `grid` excepted, without being one."""
+
+    kind = "own"
+
+    def __init__(self, box):
+        for name in (
+            "shape", "dtype", "names", "low", "high", "dim", "axes", "describe", "sample", "contains",
+            "check", "to_unit", "from_unit", "to_json",
+        ):  # fmt: skip
+            setattr(self, name, getattr(box, name))
+
+
+class Mazes(TaskSpace):
+    shape, dtype = (3, 3), np.dtype(np.uint8)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_users_own_box_is_taught_as_ours_is(name):
+    own = OwnBox(SPACE)
+    assert accepts(name, own)
+    np.testing.assert_array_equal(teach(build(name, space=own), 600, 10), teach(build(name), 600, 10))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("space", [DiscreteTasks(3), Mazes()], ids=["discrete", "levels"])
+def test_what_a_task_teacher_says_that_it_accepts_it_takes(name, space):
+    if accepts(name, space):
+        assert name == "random"
+        build(name, space=space)
+    else:
+        with pytest.raises(TypeError, match=r"proposes from a box of named parameters .* which lacks dim, "):
+            build(name, space=space)

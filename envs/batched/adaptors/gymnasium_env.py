@@ -17,7 +17,9 @@ from torch import Tensor
 from tutelage.envs.batched.cameras.camera_config import CameraConfig, Cameras
 from tutelage.envs.batched.cameras.factory import make_cameras
 from tutelage.envs.batched.task.vec_task import VecTask
+from tutelage.envs.contract.state import StateDict
 from tutelage.envs.contract.tasks import Tasks
+from tutelage.envs.contract.vector import take
 
 Observations = NDArray[Any] | dict[str, NDArray[Any]]
 
@@ -29,7 +31,8 @@ class GymnasiumVecTask(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     (``metadata["autoreset_mode"]`` is ``AutoresetMode.SAME_STEP``): its last observation is in
     ``infos["final_obs"]``, an object array with None elsewhere, and ``infos["final_info"]`` has its ``task``,
     ``success`` and ``diverged``, each with a mask (``_task``, ...), as `gymnasium.vector.SyncVectorEnv` gives
-    them. ``infos["task"]`` are the tasks that run now.
+    them. ``infos["task"]`` are the tasks that run now. With `autoreset_mode` set to `AutoresetMode.DISABLED`
+    finished environments wait for `start`, and ``infos`` themselves have ``success`` and ``diverged``.
 
     Args:
         task: the environments.
@@ -38,6 +41,8 @@ class GymnasiumVecTask(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     Raises:
         ValueError: when the task has no such view.
     """
+
+    defines_success = True
 
     def __init__(self, task: VecTask, views: Sequence[str] | None = None) -> None:
         self.vec_task = task
@@ -49,6 +54,7 @@ class GymnasiumVecTask(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         self.single_action_space = task.action_space
         self.observation_space = batch_space(self.single_observation_space, task.num_envs)
         self.action_space = batch_space(task.action_space, task.num_envs)
+        self.autoreset_mode = AutoresetMode.SAME_STEP
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
 
     def reset(
@@ -81,17 +87,37 @@ class GymnasiumVecTask(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         obs_dict = _begin(self.vec_task, tasks, seeds)
         return _arrays(obs_dict, self.view_names), self._info()
 
+    def start(
+        self, indices: NDArray[np.int64], tasks: Tasks, seeds: Sequence[int] | None = None
+    ) -> Observations:
+        """Start chosen tasks; return the first observations of just those environments.
+
+        Raises:
+            TaskError, ValueError: as `VecTask.start` does.
+        """
+        first = _arrays(self.vec_task.start(torch.from_numpy(indices), tasks, seeds), self.view_names)
+        return take(first, indices)
+
+    def state_dict(self) -> StateDict:
+        """The running episodes; see `VecTask.state_dict`."""
+        return self.vec_task.state_dict()
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue running episodes; see `VecTask.load_state_dict`."""
+        self.vec_task.load_state_dict(state)
+
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[Observations, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Step all environments; see `gymnasium.vector.VectorEnv.step`."""
         task = self.vec_task
-        task.auto_reset = True  # another adaptor of the same task may have turned it off
+        # Another adaptor of the same task may have set it.
+        task.auto_reset = self.autoreset_mode is AutoresetMode.SAME_STEP
         obs_dict, rewards, ends, extras = task.step(_action(task, actions))
         infos = self._info()
         ended = ends.cpu().numpy().astype(bool)
         if ended.any():
-            infos.update(self._final(ended, extras))
+            infos.update(self._final(ended, extras) if task.auto_reset else _outcomes(ended, extras))
         return (
             _arrays(obs_dict, self.view_names),
             rewards.cpu().numpy().astype(np.float64),
@@ -115,16 +141,11 @@ class GymnasiumVecTask(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         final_obs = np.full(self.num_envs, None, dtype=object)
         for i in np.flatnonzero(ended):
             final_obs[i] = _row(last, int(i))
-        values = {
-            "task": np.where(ended[:, None], extras["ended_tasks"].cpu().numpy(), 0.0),
-            "success": extras["success"].cpu().numpy() & ended,
-            "diverged": extras["diverged"].cpu().numpy() & ended,
-        }
-        final_info = values | {f"_{name}": ended.copy() for name in values}
+        tasks = np.where(ended[:, None], extras["ended_tasks"].cpu().numpy(), 0.0)
         return {
             "final_obs": final_obs,
             "_final_obs": ended.copy(),
-            "final_info": final_info,
+            "final_info": {"task": tasks, "_task": ended.copy(), **_outcomes(ended, extras)},
             "_final_info": ended.copy(),
         }
 
@@ -218,6 +239,11 @@ class SingleVecTask(gymnasium.Env[Observations, NDArray[Any]]):
 
     def _first(self, obs_dict: Mapping[str, Tensor]) -> Observations:
         return _row(_arrays(obs_dict, self.view_names), 0)
+
+
+def _outcomes(ended: NDArray[np.bool_], extras: Mapping[str, Any]) -> dict[str, NDArray[np.bool_]]:
+    values = {name: extras[name].cpu().numpy() & ended for name in ("success", "diverged")}
+    return values | {f"_{name}": ended.copy() for name in values}
 
 
 def _space(task: VecTask, views: tuple[str, ...] | None) -> gymnasium.Space[Any]:

@@ -34,6 +34,8 @@ class SB3VecTask(BatchedTaskVecEnv):
         ValueError: when the task has no such view.
     """
 
+    defines_success = True
+
     def __init__(self, task: VecTask, views: Sequence[str] | None = None) -> None:
         self.vec_task = task
         task.terminal_images = True

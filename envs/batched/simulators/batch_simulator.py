@@ -15,15 +15,17 @@ from mujoco import batch as mujoco_batch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.envs.batched.simulators.field_checks import (
+    cannot_read,
+    cannot_write,
+    check_values,
+    no_model_field,
+)
 from tutelage.envs.batched.simulators.simulator import (
     DERIVED_FIELDS,
     STATE_FIELDS,
     SimulatorError,
-    cannot_read,
-    cannot_write,
-    check_values,
     force_fields,
-    no_model_field,
     prepare_model,
     settle_threads,
 )
@@ -110,6 +112,8 @@ class BatchSimulator:
         self._readable = (*STATE_FIELDS, *DERIVED_FIELDS, *force_fields(model))
         for name in self._forces:  # all of them now, as `mujoco.batch` fills a field from its binding on
             self._bind(name)
+        self._state_sizes = [self.batch.nstate, *(self._fields[n].tensor[0].numel() for n in self._forces)]
+        self.state_size = sum(self._state_sizes)
         self.forward()
 
     def read(self, name: str) -> Tensor:
@@ -185,21 +189,21 @@ class BatchSimulator:
 
     def save(self, rows: Rows | None = None) -> Tensor:
         """The integration state and forces, float64; see `Simulator.save`."""
-        forces = [self.read(name).flatten(1).double() for name in self._forces]
-        states = torch.cat([torch.from_numpy(self.batch.state), *forces], 1)
-        return states if rows is None else states[rows.indices]
+        parts = [torch.from_numpy(self.batch.state), *(self.read(name) for name in self._forces)]
+        chosen = parts if rows is None else [rows.take(part) for part in parts]
+        return torch.cat([part.flatten(1).double() for part in chosen], 1)
 
     def restore(self, states: Tensor, rows: Rows | None = None) -> None:
         """Continue from saved states; see `Simulator.restore`."""
-        forces = [self._fields[name].tensor for name in self._forces]
-        sizes = [self.batch.nstate, *(force[0].numel() for force in forces)]
-        check_values("states", states, rows, (self.num_envs, sum(sizes)), "cpu")
-        state, *saved = states.split(sizes, 1)
+        check_values("states", states, rows, (self.num_envs, self.state_size), "cpu")
+        rows = rows or Rows.all(self.num_envs)
+        state, *saved = states.split(self._state_sizes, 1)
         _put(self.batch.state, state, rows)
         self.forward(rows)
-        everyone = rows or Rows.all(self.num_envs)
-        for force, values in zip(forces, saved, strict=True):
-            everyone.put(force, values.reshape(len(values), *force.shape[1:]))
+        for name, values in zip(self._forces, saved, strict=True):
+            force = self._fields[name].tensor
+            rows.put(force, values.reshape(len(values), *force.shape[1:]))
+        self._diverged[_ids(rows)] = False
 
     def check(self) -> None:
         """Nothing to warn of: MuJoCo on the CPU makes room for contacts as they come."""

@@ -10,7 +10,6 @@ Task code (`tutelage.envs.batched.task.vec_task`) is written against this and ru
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -75,10 +74,12 @@ class Simulator(Protocol):
         num_envs: how many simulations.
         device: where the tensors live.
         model_fields: fields of ``MjModel`` of which every environment has values of its own.
+        state_size: numbers that `save` keeps of each environment.
     """
 
     model: mujoco.MjModel
     num_envs: int
+    state_size: int
     device: torch.device
     model_fields: tuple[str, ...]
 
@@ -151,14 +152,15 @@ class Simulator(Protocol):
         """Everything that decides the future (``mjSTATE_INTEGRATION``), and `FORCE_FIELDS`.
 
         Returns:
-            float64, shape ``(n, size)``.
+            float64, shape ``(n, state_size)``, in the order of `rows`.
         """
         ...
 
     def restore(self, states: Tensor, rows: Rows | None = None) -> None:
         """Continue from what `save` of the same simulator returned, bit for bit; then as `forward`.
 
-        Model fields are not part of it: write them first.
+        The states may be of other environments than `rows`. Model fields are not part of it: write them
+        first. Nothing counts as diverged in `rows` afterwards.
 
         Raises:
             ValueError: when the states are of another model or number of environments.
@@ -217,56 +219,6 @@ def force_fields(model: mujoco.MjModel) -> tuple[str, ...]:
     }
     has_one = not needing.isdisjoint(int(kind) for kind in model.sensor_type)
     return FORCE_FIELDS + BODY_FORCE_FIELDS if has_one else FORCE_FIELDS
-
-
-def cannot_read(name: str, readable: Sequence[str]) -> AttributeError:
-    """The error for a field that `Simulator.read` does not offer."""
-    if name in BODY_FORCE_FIELDS:
-        return AttributeError(
-            f"MuJoCo computes {name!r} only for models with a force, torque or acceleration sensor: add one "
-            "(spec.add_sensor) to the model"
-        )
-    if name.startswith("subtree_"):
-        return AttributeError(f"{name!r} is computed for sensors alone: add one and read 'sensordata'")
-    near = difflib.get_close_matches(name, readable, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"what can: {', '.join(readable)}"
-    return AttributeError(f"{name!r} cannot be read; {hint}")
-
-
-def cannot_write(name: str) -> AttributeError:
-    """The error for a field that `Simulator.write` does not offer."""
-    derived = name in (*DERIVED_FIELDS, *FORCE_FIELDS, *BODY_FORCE_FIELDS)
-    near = [] if derived else difflib.get_close_matches(name, STATE_FIELDS, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return AttributeError(f"{name!r} cannot be written, only {', '.join(STATE_FIELDS)}{hint}")
-
-
-def no_model_field(name: str, model_fields: Sequence[str]) -> AttributeError:
-    """The error for a field of the model that all environments share."""
-    return AttributeError(
-        f"{name!r} is shared by all environments; name it in model_fields "
-        f"(now: {', '.join(model_fields) or 'none'})"
-    )
-
-
-def check_values(name: str, values: Tensor, rows: Rows | None, target: Sequence[int], device: str) -> None:
-    """Check what is to be written.
-
-    Args:
-        name: of the field.
-        values: what is to be written.
-        rows: where; None: everywhere.
-        target: shape of the whole field.
-        device: ``cpu`` or ``cuda``, where the field lives.
-
-    Raises:
-        ValueError: when shape or device are wrong.
-    """
-    shape = (target[0] if rows is None else rows.n, *target[1:])
-    if tuple(values.shape) != shape:
-        raise ValueError(f"values of {name!r} have shape {tuple(values.shape)}, not {shape}")
-    if values.device.type != device:
-        raise ValueError(f"values of {name!r} are on {values.device}, the simulator on {device}")
 
 
 _settled = False

@@ -13,15 +13,17 @@ import warp as wp
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.envs.batched.simulators.field_checks import (
+    cannot_read,
+    cannot_write,
+    check_values,
+    no_model_field,
+)
 from tutelage.envs.batched.simulators.simulator import (
     DERIVED_FIELDS,
     STATE_FIELDS,
     SimulatorWarning,
-    cannot_read,
-    cannot_write,
-    check_values,
     force_fields,
-    no_model_field,
     prepare_model,
 )
 from tutelage.envs.batched.simulators.warp_kernels import note_divergence, place_geoms, zero_columns
@@ -88,7 +90,7 @@ class WarpSimulator:
         self._limits = {"max_contacts": max_contacts, "max_constraints": max_constraints}
         self._template = mujoco.MjData(self.model)
         self._readable = (*STATE_FIELDS, *DERIVED_FIELDS, *force_fields(self.model))
-        self._state_size = mujoco.mj_stateSize(self.model, _STATE)
+        self._motion_size = mujoco.mj_stateSize(self.model, _STATE)
         self._views: dict[str, Tensor] = {}
         self._graphs: dict[str, wp.Graph] = {}
         self._streams: dict[int, wp.Stream] = {}
@@ -103,7 +105,7 @@ class WarpSimulator:
             self._mask = wp.zeros(num_envs, dtype=wp.bool)
             self._diverged = wp.zeros(num_envs, dtype=wp.bool)
             self._overflow = wp.zeros(num_envs, dtype=int)
-            self._state = wp.zeros((num_envs, self._state_size), dtype=float)
+            self._state = wp.zeros((num_envs, self._motion_size), dtype=float)
             acceleration = np.repeat(
                 self.model.sensor_needstage == mujoco.mjtStage.mjSTAGE_ACC, self.model.sensor_dim
             )
@@ -120,6 +122,7 @@ class WarpSimulator:
         self._fields = {name: self._view_model(name) for name in self.model_fields}
         # All of them now: a reset clears those that are held here.
         self._forces = [self._view(name) for name in force_fields(self.model)]
+        self.state_size = self._motion_size + sum(force[0].numel() for force in self._held())
         self.reset(Rows.all(num_envs, self.device))
         self.forward()
 
@@ -193,16 +196,16 @@ class WarpSimulator:
     def save(self, rows: Rows | None = None) -> Tensor:
         """The integration state and forces, float64; see `Simulator.save`."""
         self._launch("save", lambda: mjw.get_state(self.mjw_model, self.mjw_data, self._state, _STATE))
-        states = torch.cat([self._state_view, *(force.flatten(1) for force in self._held())], 1).double()
-        return states if rows is None else states[rows.indices]
+        parts = [self._state_view, *self._held()]
+        chosen = parts if rows is None else [rows.take(part) for part in parts]
+        return torch.cat([part.flatten(1) for part in chosen], 1).double()
 
     def restore(self, states: Tensor, rows: Rows | None = None) -> None:
         """Continue from saved states; see `Simulator.restore`."""
         held = self._held()
-        sizes = [self._state_size, *(force[0].numel() for force in held)]
-        check_values("states", states, rows, (self.num_envs, sum(sizes)), self.device.type)
+        check_values("states", states, rows, (self.num_envs, self.state_size), self.device.type)
         rows = rows or Rows.all(self.num_envs, self.device)
-        state, *saved = states.split(sizes, 1)
+        state, *saved = states.split([self._motion_size, *(force[0].numel() for force in held)], 1)
         rows.put(self._state_view, state)
         self._mask_view.copy_(rows.mask)
         self._launch(
@@ -211,6 +214,7 @@ class WarpSimulator:
         )
         for force, values in zip(held, saved, strict=True):
             rows.put(force, values.reshape(len(values), *force.shape[1:]))
+        rows.put(self._diverged_view, False)
         self.forward(rows)
 
     def check(self) -> None:

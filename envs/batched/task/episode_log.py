@@ -43,9 +43,16 @@ class EpisodeLog:
         for sums in self.sums.values():
             rows.put(sums, 0.0)
 
-    def restore(self, sums: Mapping[str, Tensor]) -> None:
-        """Go on from saved sums; no episode has ended yet."""
-        self.sums, self._last = dict(sums), {}
+    def forget(self) -> None:
+        """Know of no term and no episode, as at the beginning."""
+        self.sums, self._last = {}, {}
+
+    def restore(self, rows: Rows, sums: Mapping[str, Tensor]) -> None:
+        """Go on from saved sums, ``(rows.n,)``, in these environments; a term that has none starts at 0."""
+        for name in dict.fromkeys((*self.sums, *sums)):
+            if name not in self.sums:
+                self.sums[name] = self._zeros.clone()
+            rows.put(self.sums[name], sums.get(name, 0.0))
 
     def means(self, done: Tensor, lengths: Tensor, success: Tensor) -> dict[str, Tensor]:
         """Means over the episodes that ended, scalars: each term's sum, length, success; and their number.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -43,8 +45,13 @@ class Rows:
 
     @staticmethod
     def of_indices(indices: Tensor, num_envs: int) -> Rows:
-        """Environments by index, int64, each at most once, in ascending order."""
+        """Environments by index, int64, each at most once, in ascending order (any, for `take` alone)."""
         return Rows(num_envs, indices, None)
+
+    @staticmethod
+    def at(ids: NDArray[np.int64], num_envs: int, device: torch.device) -> Rows:
+        """As `of_indices`, from an array on the host."""
+        return Rows.of_indices(torch.from_numpy(ids).to(device), num_envs)
 
     @staticmethod
     def of_mask(mask: Tensor) -> Rows:

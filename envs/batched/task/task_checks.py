@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import gymnasium
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tutelage.envs.contract.tasks import Tasks, TaskSpace
+from tutelage.envs.contract.proposals import Proposals
+from tutelage.envs.contract.tasks import Tasks
 
 EnvIds = Tensor | Sequence[int] | Sequence[bool] | NDArray[Any]
 """Some environments: their indices in any order, each once, or a mask, bool of shape ``(num_envs,)``."""
@@ -88,12 +88,13 @@ def check_env_ids(env_ids: EnvIds, num_envs: int) -> NDArray[np.int64]:
 
 
 def check_start(
-    env_ids: EnvIds, tasks: Tasks, seeds: Sequence[int] | None, num_envs: int
-) -> tuple[NDArray[np.int64], Tasks, list[int] | None]:
-    """Indices, tasks and seeds of episodes to start, in ascending order of the indices.
+    env_ids: EnvIds, tasks: Tasks, seeds: Sequence[int] | None, horizon: ArrayLike | None, num_envs: int
+) -> tuple[NDArray[np.int64], Proposals, list[int] | None]:
+    """Indices, tasks with their horizons, and seeds of episodes to start, in ascending order of the indices.
 
     Raises:
-        ValueError: as `check_env_ids`, or when there are not as many tasks, or seeds, as environments.
+        ValueError: as `check_env_ids`; when there are not as many tasks, seeds or horizons as environments;
+            or a horizon is no whole number of at least 1.
     """
     ids = check_env_ids(env_ids, num_envs)
     if not len(ids) == len(tasks) == len(ids if seeds is None else seeds):
@@ -102,20 +103,16 @@ def check_start(
             + ("" if seeds is None else f" and {len(seeds)} seeds")
         )
     order = np.argsort(ids)
-    return ids[order], tasks[order], None if seeds is None else [seeds[i] for i in order]
-
-
-def proposed_tasks(propose: Callable[[int], Tasks], n: int, space: TaskSpace) -> Tasks:
-    """`n` tasks of a task teacher.
-
-    Raises:
-        TaskError: when one is not in the task space.
-        ValueError: when there are fewer or more.
-    """
-    tasks = space.check(propose(n), "proposed tasks")
-    if len(tasks) != n:
-        raise ValueError(f"{n} tasks were asked for, and {len(tasks)} proposed")
-    return tasks
+    if horizon is not None:
+        steps = np.asarray(horizon)
+        if steps.shape != ids.shape or not (np.issubdtype(steps.dtype, np.integer) or not steps.size):
+            raise ValueError(
+                f"horizon is {steps.dtype} of shape {steps.shape}; give whole numbers of steps, one for each "
+                f"of the {len(ids)} environments"
+            )
+        horizon = steps.astype(np.int64)[order]
+    in_order = None if seeds is None else [seeds[i] for i in order]
+    return ids[order], Proposals(tasks[order], horizon), in_order
 
 
 def check_view_noise(view_noise: Mapping[str, float]) -> dict[str, float]:
@@ -128,20 +125,6 @@ def check_view_noise(view_noise: Mapping[str, float]) -> dict[str, float]:
         if not (math.isfinite(deviation) and deviation >= 0):
             raise ValueError(f"view_noise of {name!r} is a standard deviation, at least 0, not {deviation}")
     return dict(view_noise)
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
-    """The error for a name that is not known; it suggests the nearest, and tells all.
-
-    Args:
-        what: begins the message, as ``"Reach has no view"``.
-        name: what was asked for.
-        known: what there is.
-    """
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"{what} {name!r}{hint} (known: {', '.join(names)})")
 
 
 def view_space(view: Tensor) -> gymnasium.spaces.Box:

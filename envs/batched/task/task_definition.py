@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tutelage.envs.batched.task.rows import Rows
+from tutelage.envs.contract.recipe import WorldRecipe
 from tutelage.envs.contract.tasks import BoxTasks
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class TaskDefinition(ABC):
         default_obs_view, default_states_view: views that are ``obs`` and ``states`` unless others are chosen.
         default_camera: the camera of the model that clips are made with.
         default_max_contacts, default_max_constraints: room for them on Warp.
+        recipe: what commands need to know of the task, see `WorldRecipe`; no need to have one elsewhere.
         num_envs, device, sim, model, streams, tasks, actions: there from `setup` on; see `VecTask`.
         views, view_noise, log, num_diverged: there once the first episodes have begun.
     """
@@ -72,6 +74,7 @@ class TaskDefinition(ABC):
     default_camera: ClassVar[str] = "front"
     default_max_contacts: ClassVar[int] = 24
     default_max_constraints: ClassVar[int] = 96
+    recipe: ClassVar[WorldRecipe]
 
     num_envs: int
     device: torch.device
@@ -85,6 +88,12 @@ class TaskDefinition(ABC):
     view_noise: Mapping[str, float]
     log: EpisodeLog
     num_diverged: Tensor
+    num_proposed: int
+    success: Tensor
+    rew_buf: Tensor
+    reset_buf: Tensor
+    progress_buf: Tensor
+    _steps: int
 
     @abstractmethod
     def build_spec(self) -> mujoco.MjSpec:

@@ -1,58 +1,49 @@
 """`VecTask`: the base of batched tasks, with IsaacGymEnvs' contract, task parameters and named views.
 
-What a task says of itself is `TaskDefinition`; stepping, resets, time
-limits, logging, cameras, task parameters and seeds are here.
+It stands on three layers: what a task says of itself (`TaskDefinition`), what is seen of it (`TaskViews`),
+and how its episodes begin (`TaskEpisodes`). Here are the constructor, the step and its ends, and saving.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.envs.batched.cameras.camera_config import CameraConfig, Cameras
-from tutelage.envs.batched.cameras.factory import make_cameras
+from tutelage.envs.batched.cameras.camera_config import CameraConfig
 from tutelage.envs.batched.simulators.factory import make_simulator
 from tutelage.envs.batched.simulators.simulator import Backend
 from tutelage.envs.batched.task.episode_log import EpisodeLog
+from tutelage.envs.batched.task.observed_episodes import ObservedEpisodes
 from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.batched.task.streams import RandomStreams
 from tutelage.envs.batched.task.task_checks import (
     EnvIds,
     check_actions,
     check_env_ids,
-    check_start,
-    check_view_noise,
-    copy_without,
-    proposed_tasks,
-    unknown,
     view_space,
     without_autograd,
 )
-from tutelage.envs.batched.task.task_definition import TaskDefinition
 from tutelage.envs.batched.task.task_definition import TaskOptions as TaskOptions
-from tutelage.envs.batched.task.task_state import load_task, save_task
+from tutelage.envs.batched.task.task_episodes import TaskEpisodes
+from tutelage.envs.batched.task.task_state import load_rows, load_task, save_rows, save_task
+from tutelage.envs.batched.task.task_views import Observations as Observations
 from tutelage.envs.contract.state import StateDict
-from tutelage.envs.contract.tasks import Tasks
 
 if TYPE_CHECKING:
     import mujoco
 
     from tutelage.envs.batched.looks.visual_randomization import VisualRandomization
 
-Observations = dict[str, Tensor]
-"""``obs``, ``states``, and every named view and image by its own name."""
-
 CHECK_EVERY = 1000  # steps between checks that wait for a GPU
 VELOCITY_LIMIT = 1e4  # rad/s or m/s beyond which a simulation counts as diverged, though MuJoCo goes on
 
 
-class VecTask(TaskDefinition):
+class VecTask(TaskEpisodes):
     """A batch of environments of one task, as tensors, with the contract of IsaacGymEnvs' ``VecTask``.
 
     ::
@@ -74,9 +65,17 @@ class VecTask(TaskDefinition):
       of it; others that the task names; images as ``"<camera>/<modality>"``. ``obs`` is the view `obs_view`,
       ``states`` (for asymmetric critics) the view `states_view`, both clipped to +-`clip_obs`.
     - *Task parameters*. `task_space` is a box; ``tasks`` (float64, ``(num_envs, d)``) are the running ones,
-      drawn uniformly unless `propose` is set, or `start` begins chosen ones. When `propose` raises, or
-      proposes what is not in the space, in a `step`, that step was made, but the episodes that ended in it
-      wait for `reset` or `reset_done`.
+      drawn uniformly unless `propose` is set, or `start` begins chosen ones.
+    - *Task teachers*. ``task.teach(task_teacher)``, followed by `reset`, sets `propose` and `observe`. At the
+      end of a step in which episodes ended, `observe` gets those that were observed from their first step, in
+      one call, before `propose` is asked for their successors; on a GPU both wait for it. Adaptors that leave
+      resets to the task (rsl_rl, skrl, Gymnasium) need nothing more. When one of the two raises in a `step`,
+      or what is proposed is not in the space, that step was made, but the episodes that ended in it wait for
+      `reset` or `reset_done`.
+    - *Horizons*. An episode is cut off after ``min(horizon_buf, max_episode_length)`` steps, as by the time
+      limit: `Proposals` and `start` can give each a horizon of its own.
+    - *Snapshots*. `save_rows` and `restore_rows` save and continue running episodes of some environments,
+      `state_dict` and `load_state_dict` those of all.
     - *Ends*. `terminated`, `truncated`, `success`, `diverged` (bool, ``(num_envs,)``) tell how the step ended
       each episode. A simulation that diverged ends its episode, without success, counts in `num_diverged`,
       and gives reward 0, observations 0 and black pictures until its next episode begins.
@@ -131,7 +130,8 @@ class VecTask(TaskDefinition):
         self.num_envs = num_envs
         self.auto_reset = True
         self.terminal_images = False
-        self.propose: Callable[[int], Tasks] | None = None
+        self.propose = self.observe = None
+        self.num_proposed = 0
         spec = self.build_spec()
         visual_fields = visuals.prepare(spec) if visuals is not None else ()
         self.sim = make_simulator(
@@ -160,6 +160,8 @@ class VecTask(TaskDefinition):
         self._over = self.new_buffer("episode_over", dtype=torch.bool)
         self._broken = self.new_buffer("episode_diverged", dtype=torch.bool)
         self.rew_buf = torch.zeros(num_envs, device=self.device)
+        self.horizon_buf = self.new_buffer("horizon_buf", dtype=torch.int64)
+        self.observed = ObservedEpisodes(self.new_buffer)
         self.timeout_buf = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
         self.terminated, self.truncated, self.success, self.diverged, self._bad_actions = (
             self.timeout_buf.clone() for _ in range(5)
@@ -171,16 +173,11 @@ class VecTask(TaskDefinition):
         self._everyone = Rows.all(num_envs, self.device)
 
         self.visuals = visuals
-        self.cameras: Cameras | None = make_cameras(self.sim, cameras) if cameras else None
-        self.view_noise = check_view_noise(view_noise or {})
+        self._prepare_views(cameras, view_noise or {})
         self.setup()
         self._draw_tasks(self._everyone)
         self._begin(self._everyone)
-        self.views = self.compute_views()
-        self.obs_view = self._known_view(obs_view or self.default_obs_view)
-        self.states_view = self._known_view(states_view or self.default_states_view)
-        for view in self.view_noise:
-            self._known_view(view)
+        self._choose_views(obs_view, states_view)
         self.num_obs = self.views[self.obs_view].shape[1]
         self.num_states = self.views[self.states_view].shape[1]
         self.num_acts, self.num_environments, self.num_observations = self.num_actions, num_envs, self.num_obs
@@ -188,75 +185,7 @@ class VecTask(TaskDefinition):
         self.action_space = gymnasium.spaces.Box(
             -self.clip_actions, self.clip_actions, (self.num_actions,), np.float32
         )
-        self._observe(self._everyone)
         self.observation_space, self.state_space = view_space(self.obs_buf), view_space(self.states_buf)
-
-    # --- what users call -------------------------------------------------------------------------------
-
-    @without_autograd
-    def reset(self) -> Observations:
-        """Begin a new episode everywhere; return the first observations."""
-        self._draw_tasks(self._everyone)
-        self._begin_now(self._everyone)
-        return self.obs_dict
-
-    @without_autograd
-    def reset_idx(self, env_ids: EnvIds) -> None:
-        """Begin new episodes, of newly drawn tasks, in these environments (indices, or a mask).
-
-        Raises:
-            ValueError: when `env_ids` are wrong, with nothing changed.
-        """
-        ids = check_env_ids(env_ids, self.num_envs)
-        if len(ids):
-            rows = self._rows_at(np.sort(ids))
-            self._draw_tasks(rows)
-            self._begin_now(rows)
-
-    @without_autograd
-    def seed(self, seeds: Sequence[int]) -> None:
-        """Give every environment a stream of random numbers of its own seed, from the next reset on."""
-        self.streams.seed(self._everyone, seeds)
-
-    def redraw_looks(self) -> None:
-        """Draw the looks of all environments anew in mid-episode; the next step's pictures show them."""
-        if self.visuals is not None:
-            self.visuals.apply(self.sim, self.streams, self._everyone)
-
-    def reset_done(self) -> tuple[Observations, Tensor]:
-        """Begin new episodes where `reset_buf` is 1 and that has not happened yet.
-
-        With `auto_reset` it has: use this with ``auto_reset = False``.
-
-        Returns:
-            Observations, and indices of the environments where `reset_buf` was 1.
-        """
-        ended = self.reset_buf.bool()
-        self.reset_idx(ended & self._over)
-        return self.obs_dict, ended.nonzero().flatten()
-
-    @without_autograd
-    def start(self, env_ids: EnvIds, tasks: Tasks, seeds: Sequence[int] | None = None) -> Observations:
-        """Begin episodes of chosen tasks.
-
-        Args:
-            env_ids: indices, shape ``(n,)``, or a mask.
-            tasks: shape ``(n, task_space.dim)``, in the order of `env_ids`.
-            seeds: in that order; with them, an episode depends on its task, seed and actions alone.
-
-        Raises:
-            TaskError: when a task is not in the task space.
-            ValueError: when `env_ids` are wrong, or there are not as many tasks, and seeds, as environments.
-                Nothing has been changed then.
-        """
-        ids, tasks, seeds = check_start(env_ids, self.task_space.check(tasks), seeds, self.num_envs)
-        if len(ids):
-            rows = self._rows_at(ids)
-            if seeds is not None:
-                self.streams.seed(rows, seeds)
-            rows.put(self.tasks, torch.as_tensor(tasks, device=self.device))
-            self._begin_now(rows)
-        return self.obs_dict
 
     @without_autograd
     def step(self, actions: Tensor) -> tuple[Observations, Tensor, Tensor, dict[str, Any]]:
@@ -281,17 +210,23 @@ class VecTask(TaskDefinition):
 
         ended, succeeding = self.compute_outcomes()
         self.terminated = ended | self.diverged
-        self.truncated = (self.progress_buf >= self.max_episode_length) & ~self.terminated
+        limit = self.horizon_buf.clamp(max=self.max_episode_length)
+        self.truncated = (self.progress_buf >= limit) & ~self.terminated
         self.timeout_buf = self.truncated
         done = self.terminated | self.truncated
         self.success = succeeding & done & ~self.diverged
         self._set_ends(done.to(torch.int64))
         self._over |= done
         self.rew_buf = self.log.add(self.compute_rewards(), ~self.diverged)
+        self._steps += 1
+        if self.observe is None:
+            self.observed.interrupt()
+        else:
+            self.observed.add(self.rew_buf)
         rows = self._rows_of(done)
         # Under a mask pictures would be taken twice in every step, whether an episode ends or not.
         by_index = rows is None or not rows.masked
-        self._observe(None, pictures=self.terminal_images or by_index or not self.auto_reset)
+        self._update_views(None, pictures=self.terminal_images or by_index or not self.auto_reset)
         self.extras = {
             "time_outs": self.timeout_buf,
             "success": self.success,
@@ -304,11 +239,11 @@ class VecTask(TaskDefinition):
                 **self.log.means(done, self.progress_buf, self.success),
                 "episode/diverged": self.num_diverged.clone(),
             }
+            self._report(done)
             if self.auto_reset:
                 self._draw_tasks(rows)
                 self._begin(rows)
-                self._observe(rows)
-        self._steps += 1
+                self._update_views(rows)
         if self._steps % CHECK_EVERY == 0:
             self.check()
         return self.obs_dict, self.rew_buf, self.reset_buf, self.extras
@@ -327,20 +262,6 @@ class VecTask(TaskDefinition):
         """Actions that do nothing, ``(num_envs, num_actions)``."""
         return torch.zeros(self.num_envs, self.num_actions, device=self.device)
 
-    def view_space(self, name: str) -> gymnasium.spaces.Box:
-        """The space of one environment's part of a view or image, by its name in ``obs_dict``.
-
-        Raises:
-            ValueError: when there is no such view; suggests the nearest name.
-        """
-        if name not in self.obs_dict:
-            raise unknown(f"{type(self).__name__} has no view", name, self.obs_dict)
-        return view_space(self.obs_dict[name])
-
-    def get_state(self) -> Tensor:
-        """The states of the last step, as IsaacGymEnvs names them: `states_buf`."""
-        return self.states_buf
-
     def close(self) -> None:
         """Free the simulator."""
         self.sim.close()
@@ -358,16 +279,52 @@ class VecTask(TaskDefinition):
         Raises:
             StateError: when it is of another task, model or number of environments, with nothing changed.
         """
-        self._set_ends(self.reset_buf.clone())
-        load_task(self, state)
-        self.diverged = self._broken.clone()
-        self.post_physics_step()
-        views = self.compute_views()
-        for name, view in state["noisy_views"].items():  # noise that has been drawn is not drawn again
-            views[name] = torch.from_numpy(view).to(self.device)
-        self._publish(views, None)
+        self._continue(*load_task(self, state))
+
+    @without_autograd
+    def save_rows(self, env_ids: EnvIds) -> StateDict:
+        """The running episodes of some environments, by value, in the order of `env_ids`.
+
+        Every array in it has those environments as its first axis, so rows can be picked out and joined.
+
+        Args:
+            env_ids: indices, shape ``(n,)``, or a mask.
+
+        Raises:
+            ValueError: when `env_ids` are wrong.
+        """
+        return save_rows(self, Rows.at(check_env_ids(env_ids, self.num_envs), self.num_envs, self.device))
+
+    @without_autograd
+    def restore_rows(self, env_ids: EnvIds, state: StateDict) -> Observations:
+        """Continue saved episodes in these environments, whichever they were saved from.
+
+        Each goes on as its original would have, whatever its neighbours do: bit for bit, but on a GPU, whose
+        sums vary in their last bits.
+
+        Args:
+            env_ids: indices, shape ``(n,)``, or a mask.
+            state: of `save_rows`, of as many environments, in the order of `env_ids`.
+
+        Returns:
+            Observations of all environments; those restored have the ones that were seen when they were
+            saved.
+
+        Raises:
+            StateError: when the state is of another task, model or number of environments, with nothing
+                changed.
+            ValueError: when `env_ids` are wrong, with nothing changed.
+        """
+        self._continue(*load_rows(self, check_env_ids(env_ids, self.num_envs), state))
+        return self.obs_dict
 
     # --- inner works -----------------------------------------------------------------------------------
+
+    def _continue(self, rows: Rows, noisy_views: Mapping[str, Tensor]) -> None:
+        """Compute what follows from restored episodes."""
+        self.diverged = self._broken.clone()
+        self.post_physics_step()
+        self._restore_views(rows, noisy_views)
 
     def _rows_of(self, done: Tensor) -> Rows | None:
         """The finished environments; on a GPU by mask, without waiting for it to tell if there are any."""
@@ -376,44 +333,11 @@ class VecTask(TaskDefinition):
         indices = done.nonzero().flatten()
         return Rows.of_indices(indices, self.num_envs) if len(indices) else None
 
-    def _rows_at(self, ids: NDArray[np.int64]) -> Rows:
-        return Rows.of_indices(torch.from_numpy(ids).to(self.device), self.num_envs)
-
-    def _set_ends(self, ends: Tensor) -> None:
-        """Replace `reset_buf`, which users were given, rather than change it."""
-        self.buffers["reset_buf"] = self.reset_buf = ends
-
-    def _draw_tasks(self, rows: Rows) -> None:
-        if self.propose is not None:
-            if rows.masked:  # a task teacher must know how many tasks are needed: wait for the GPU
-                indices = rows.mask.nonzero().flatten()
-                if not len(indices):
-                    return
-                rows = Rows.of_indices(indices, self.num_envs)
-            tasks = proposed_tasks(self.propose, rows.n, self.task_space)
-            rows.put(self.tasks, torch.as_tensor(tasks, device=self.device))
-        else:
-            unit = self.streams.uniform64(rows, self.task_space.dim)
-            rows.put(self.tasks, self._low + self._range * unit)
-
-    def _begin_now(self, rows: Rows) -> None:
-        """Begin episodes, of the tasks that are set, outside of a step."""
-        self._begin(rows)
-        self._set_ends(self.reset_buf.masked_fill(rows.mask, 0))
-        self._observe(rows)
-
-    def _begin(self, rows: Rows) -> None:
-        self.sim.reset(rows)
-        rows.put(self._over, False)
-        rows.put(self._broken, False)
-        rows.put(self.progress_buf, 0)
-        rows.put(self.actions, 0.0)
-        self.log.clear(rows)
-        if self.visuals is not None:
-            self.visuals.apply(self.sim, self.streams, rows)
-        self.start_episodes(rows)
-        self.sim.forward(rows)
-        self.post_physics_step()
+    def _report(self, done: Tensor) -> None:
+        """Hand finished episodes to who observes."""
+        if self.observe is not None and (finished := self.observed.take_finished(self, done)):
+            with torch.enable_grad():  # task teachers may train networks
+                self.observe(finished)
 
     def _find_diverged(self) -> None:
         fast = self.sim.read("qvel").abs().amax(1) > VELOCITY_LIMIT
@@ -421,33 +345,3 @@ class VecTask(TaskDefinition):
         self.num_diverged += (found & ~self._over).sum()
         self._broken |= found
         self.diverged = self._broken.clone()
-
-    def _observe(self, rows: Rows | None, pictures: bool = True) -> None:
-        """Compute all views; `rows` are those that just began an episode, None when a step was made."""
-        views = self.compute_views()
-        for name, view in views.items():
-            if deviation := self.view_noise.get(name, 0.0):
-                # Noise is drawn for what is new alone: a stream must not depend on when neighbours end.
-                which = rows or self._everyone
-                noisy = rows.take(view) if rows else view
-                noisy = noisy + deviation * self.streams.normal(which, view.shape[1])
-                views[name] = self.views[name].clone() if rows else view.clone()
-                which.put(views[name], noisy)
-        self._publish(views, rows, pictures)
-
-    def _publish(self, views: Observations, rows: Rows | None, pictures: bool = True) -> None:
-        """Take the pictures of at least `rows`, and hand out copies of all, with zeros for what diverged."""
-        if self.cameras is not None and pictures:
-            views = {**views, **self.cameras.render(rows)}
-        self.views = {name: copy_without(view, self._broken) for name, view in views.items()}
-        self.obs_buf, self.states_buf = self.views[self.obs_view], self.views[self.states_view]
-        if self.clip_obs < np.inf:
-            self.obs_buf, self.states_buf = (
-                view.clamp(-self.clip_obs, self.clip_obs) for view in (self.obs_buf, self.states_buf)
-            )
-        self.obs_dict: Observations = {"obs": self.obs_buf, "states": self.states_buf, **self.views}
-
-    def _known_view(self, name: str) -> str:
-        if name not in self.views:
-            raise unknown(f"{type(self).__name__} has no view", name, self.views)
-        return name

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.batched.task.vec_task import TaskOptions, VecTask
+from tutelage.envs.contract.recipe import WorldRecipe, batched_ppo, grid_or_sample
 from tutelage.envs.contract.tasks import BoxTasks
 
 HALF_PLATE, PLATE_TOP = 0.3, 0.01  # m: half its side; height of its surface over the hinges
@@ -58,6 +59,17 @@ class BallBalance(VecTask):
     memory is needed.
     """
 
+    recipe: ClassVar[WorldRecipe] = WorldRecipe(
+        summary="MuJoCo plate brings a ball to rest on a spot",
+        mastered="at the spot, and slow, at the end",
+        test_sets={"test": grid_or_sample},
+        students={"ppo": batched_ppo(256)},
+        quick_steps=400_000,
+        expert_steps=600_000,
+        quick_frames=64_000,
+        looks="mild",  # a ball four pixels wide, of any colour on any texture, is not found in so few frames
+        stack=3,
+    )
     task_space = BoxTasks(
         {
             "target_x": (-0.2, 0.2),

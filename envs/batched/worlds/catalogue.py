@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
+
+from tutelage.envs.contract.names import load_object, unknown_name
+from tutelage.envs.contract.recipe import WorldRecipe, recipe_of
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import VecTask
@@ -27,23 +28,29 @@ def vec_task_class(name: str) -> type[VecTask]:
     Raises:
         ValueError: when there is none, or it is no `VecTask`; suggests the nearest name.
     """
+    if ":" not in name and name not in VEC_TASKS:
+        raise ValueError(unknown_name("batched task", name, VEC_TASKS, "module:Class of your own"))
+    found = load_object(VEC_TASKS.get(name, name), "batched task")
+    if not is_vec_task(found):
+        raise ValueError(f"{name!r} is no batched task: it is not a subclass of VecTask")
+    cls: type[VecTask] = found
+    return cls
+
+
+def is_vec_task(world: object) -> bool:
+    """Whether this is the class of a batched task."""
     from tutelage.envs.batched.task.vec_task import VecTask
 
-    path = VEC_TASKS.get(name, name)
-    module, separator, cls = path.partition(":")
-    if not separator:
-        near = difflib.get_close_matches(name, VEC_TASKS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"unknown batched task {name!r}{hint} (known: {', '.join(VEC_TASKS)}; or module:Class)"
-        )
-    try:
-        found = getattr(importlib.import_module(module), cls)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"batched task {name!r} cannot be imported: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, VecTask)):
-        raise ValueError(f"{name!r} is no batched task: {cls} is not a subclass of VecTask")
-    return found
+    return isinstance(world, type) and issubclass(world, VecTask)
+
+
+def vec_task_recipe(name: str) -> WorldRecipe:
+    """The recipe of a batched task, by its name or ``module:Class``.
+
+    Raises:
+        ValueError: when there is no such task, or it has no recipe.
+    """
+    return recipe_of(vec_task_class(name), name)
 
 
 def make_vec_task(name: str, num_envs: int, **options: Any) -> VecTask:
@@ -53,13 +60,11 @@ def make_vec_task(name: str, num_envs: int, **options: Any) -> VecTask:
         ValueError: when there is no such task, or no such option (suggests the nearest), or an option does
             not fit.
     """
-    from tutelage.envs.batched.task.task_checks import unknown
-
     found = vec_task_class(name)
     known = _options(found)
     for option in options:
         if option not in known:
-            raise unknown(f"{found.__name__} has no option", option, known)
+            raise ValueError(unknown_name(f"{found.__name__} option", option, known))
     return found(num_envs, **options)
 
 

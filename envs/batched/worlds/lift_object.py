@@ -11,8 +11,15 @@ from torch import Tensor
 
 from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.batched.task.vec_task import TaskOptions, VecTask
-from tutelage.envs.batched.worlds.object_families import FAMILIES, SLOTS, TRAIN_FAMILIES, ObjectMaker
+from tutelage.envs.batched.worlds.object_families import (
+    FAMILIES,
+    HELD_OUT_FAMILIES,
+    SLOTS,
+    TRAIN_FAMILIES,
+    ObjectMaker,
+)
 from tutelage.envs.batched.worlds.object_tasks import ObjectTasks
+from tutelage.envs.contract.recipe import WorldRecipe, batched_ppo, grid_or_sample
 
 LIFT_HEIGHT = 0.10  # m that the object must have risen
 HOLD_DISTANCE = 0.04  # m between its grasp point and the gripper's, at most: held, not thrown
@@ -84,6 +91,15 @@ class LiftObject(VecTask):
     0.95 of the held-out ones. From the view ``labelled`` (one seed) it is 0.97 and 0.13: labels mislead.
     """
 
+    recipe: ClassVar[WorldRecipe] = WorldRecipe(
+        summary="MuJoCo gripper lifts objects of many shapes",
+        mastered="lifted by 10 cm at the end",
+        test_sets={"test": grid_or_sample},
+        students={"ppo": batched_ppo(256)},
+        quick_steps=1_250_000,
+        cameras=("front", "wrist"),
+        held_out={"families": HELD_OUT_FAMILIES},
+    )
     num_actions = 5
     decimation = 4
     max_episode_length = 75

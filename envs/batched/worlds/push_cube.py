@@ -12,6 +12,7 @@ from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.batched.task.vec_task import VecTask
 from tutelage.envs.batched.worlds import robot_arm
 from tutelage.envs.batched.worlds.robot_arm import BASE_X, FINGERTIP_RADIUS
+from tutelage.envs.contract.recipe import WorldRecipe, batched_ppo, grid_or_sample
 from tutelage.envs.contract.tasks import BoxTasks
 
 SUCCESS_DISTANCE = 0.05  # m, also the radius of the spot
@@ -75,6 +76,15 @@ class PushCube(VecTask):
     seeds 0, 1 and 2 after 1.2 million steps, about two minutes on one CPU core (0.9 after 0.9 million).
     """
 
+    recipe: ClassVar[WorldRecipe] = WorldRecipe(
+        summary="MuJoCo arm pushes a cube: goal, size, mass, friction",
+        mastered="the cube within 5 cm of the goal at the end",
+        test_sets={"test": grid_or_sample},
+        students={"ppo": batched_ppo(256, policy_kwargs={"log_std_init": 0.0})},
+        quick_steps=1_250_000,
+        expert_steps=1_200_000,
+        cameras=robot_arm.STUDENT_CAMERAS,
+    )
     task_space = BoxTasks(
         {
             "half_size": (0.02, LARGEST_HALF_SIZE),

@@ -20,6 +20,7 @@ from tutelage.envs.batched.worlds.quadruped_ground import (
     ground_height,
     stair_profile,
 )
+from tutelage.envs.contract.recipe import WorldRecipe, batched_ppo, grid_or_sample
 from tutelage.envs.contract.tasks import BoxTasks
 
 GRAVITY = 9.81
@@ -89,6 +90,23 @@ class QuadrupedTerrain(VecTask):
         **options: see `VecTask`.
     """
 
+    recipe: ClassVar[WorldRecipe] = WorldRecipe(
+        summary="MuJoCo quadruped on rough ground: roughness, stairs, slope, friction, commanded speed",
+        mastered="upright at the end, having kept the commanded speed",
+        test_sets={"test": grid_or_sample},
+        students={
+            "ppo": batched_ppo(
+                256,
+                normalize_rewards=False,
+                n_steps=24,
+                batch_size=1536,
+                learning_rate=5e-4,
+                ent_coef=0.002,
+                policy_kwargs={"log_std_init": -1.2},
+            )
+        },
+        quick_steps=6_000_000,
+    )
     default_obs_view: ClassVar[str] = "privileged"
     task_space = BoxTasks(
         {

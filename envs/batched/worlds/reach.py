@@ -11,6 +11,7 @@ from torch import Tensor
 from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.batched.task.vec_task import VecTask
 from tutelage.envs.batched.worlds import robot_arm
+from tutelage.envs.contract.recipe import WorldRecipe, batched_ppo, grid_or_sample
 from tutelage.envs.contract.tasks import BoxTasks
 
 SUCCESS_DISTANCE = 0.04  # m, also the radius of the ball
@@ -58,6 +59,26 @@ class Reach(VecTask):
     83,000 steps, 4.5 to 7 s on one CPU core, for each of 5 seeds; without noise in its actions all do.
     """
 
+    recipe: ClassVar[WorldRecipe] = WorldRecipe(
+        summary="MuJoCo arm: its tip to a goal in space",
+        mastered="within 4 cm of the goal at the end",
+        test_sets={"test": grid_or_sample},
+        students={
+            "ppo": batched_ppo(
+                128,
+                n_steps=25,
+                batch_size=800,
+                learning_rate=2e-3,
+                gamma=0.95,
+                policy_kwargs={"net_arch": [64, 64], "log_std_init": -1.0},
+            )
+        },
+        quick_steps=150_000,
+        expert_steps=300_000,
+        quick_frames=80_000,
+        cameras=robot_arm.STUDENT_CAMERAS,
+        encoder="fast",
+    )
     task_space = BoxTasks({"radius": (0.25, 0.55), "angle": (-1.0, 1.0), "height": (0.05, 0.45)})
     num_actions = 4
     decimation = 4

@@ -22,6 +22,10 @@ FINGERTIP_RADIUS = 0.02  # m
 FLOOR = -0.4  # m
 TABLE_HALF_SIZE = 0.5  # m
 HAND_TOUCHES = 2  # contact bit of the fingertip; what it is to push has it in its conaffinity
+STUDENT_CAMERAS = ("front", "wrist")
+"""Cameras of students. Looks turn `front` by up to 4 degrees: what it sees moves by about as much as Reach's
+goal is large. `wrist`, fixed to the hand, shows how to go on from there.
+"""
 
 
 def make_scene() -> mujoco.MjSpec:

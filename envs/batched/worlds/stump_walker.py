@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.batched.task.vec_task import TaskOptions, VecTask
+from tutelage.envs.contract.recipe import TaskKnowledge, WorldRecipe, batched_ppo, grid_or_sample
 from tutelage.envs.contract.tasks import BoxTasks
 
 UNIT = 0.3  # metres of one unit of the task space: legs of 0.72 m are 2.4 units long, as in StumpTracks
@@ -86,6 +87,35 @@ class StumpWalker(VecTask):
         ValueError: for an unknown parameter.
     """
 
+    recipe: ClassVar[WorldRecipe] = WorldRecipe(
+        summary="MuJoCo biped over stumps: height [0, 3] x spacing [0, 6], 100 test tasks; "
+        "minutes, not hours",
+        mastered="6 m walked within 240 steps",
+        # As for StumpTracks: flat ground is easy, the highest stumps close together are the hardest.
+        knowledge=TaskKnowledge(
+            easy_task=(0.0, 6.0),
+            easy_std=(0.3, 0.6),
+            target_mean=(3.0, 0.0),
+            target_std=(0.3, 0.6),
+            mastered_return=55.0,  # 10 for each of 6 m, less 2 to 4 for posture and effort
+            return_range=(-5.0, 60.0),
+        ),
+        test_sets={"test": grid_or_sample},
+        # Short roll-outs and a high learning rate; lower rates, longer roll-outs and lambda 0.9 learnt later.
+        students={
+            "ppo": batched_ppo(
+                256,
+                n_steps=16,
+                batch_size=1024,
+                learning_rate=2e-3,
+                policy_kwargs={"net_arch": [64, 64], "activation_fn": "Tanh", "log_std_init": -1.0},
+            )
+        },
+        quick_steps=1_000_000,
+        quick_task_teachers={"random": {}, "riac": {}, "alp-gmm": {}},
+        quick_evaluations=8,
+        expert_steps=1_000_000,
+    )
     num_actions = 4
     decimation = 4
     max_episode_length = 240

@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from tutelage.envs.contract.names import unknown_name
 from tutelage.students.ppo.formulas import gaussian_kl
-from tutelage.teachers.experts.mlp_expert import unknown
 
 LOSSES = ("huber", "mse", "kl", "sigma")
 """Names: `huber` and `mse` on means; `kl` of Gaussians; `sigma`: L2 weighted by the expert's deviations."""
@@ -101,4 +101,4 @@ def check_loss(name: str) -> None:
         ValueError: suggests the nearest name.
     """
     if name not in LOSSES:
-        raise ValueError(unknown("loss", name, LOSSES))
+        raise ValueError(unknown_name("loss", name, LOSSES))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from tutelage.envs.contract.names import unknown_name
 from tutelage.envs.contract.state import StateDict, StateError
+from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.learner import Learner, LearningConfig
 from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, Ledger, OnProgress
 from tutelage.students.distillation.machinery.roll_out import RollOut
-from tutelage.students.vision.vision_config import unknown
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import VecTask
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class MethodConfig(Protocol):
-    """What the settings of every method have."""
+    """What the settings of every method have; a frozen dataclass of these fields, and more."""
 
     @property
     def budget(self) -> Budget:
@@ -63,6 +64,8 @@ class DistillationMethod(ABC):
             seed and budget of frames give the same student on a CPU.
 
     Attributes:
+        card: what commands need to know of the method; a class attribute.
+        config_class: the class of its settings, a frozen dataclass; a class attribute.
         generator: the source of all that is drawn, on the task's device.
         learner: the student's optimiser.
         ledger: counts and clocks.
@@ -71,6 +74,9 @@ class DistillationMethod(ABC):
     Raises:
         ValueError: when expert or student, what it predicts or its critic do not fit the task.
     """
+
+    card: ClassVar[MethodCard]
+    config_class: ClassVar[type[MethodConfig]]
 
     def __init__(
         self,
@@ -89,7 +95,7 @@ class DistillationMethod(ABC):
             if view not in task.obs_dict:
                 raise ValueError(
                     "the student predicts, or its critic sees, a view that "
-                    f"{type(task).__name__} does not show: {unknown('view', view, list(task.obs_dict))}"
+                    f"{type(task).__name__} does not show: {unknown_name('view', view, list(task.obs_dict))}"
                 )
 
     @abstractmethod

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor
 
+from tutelage.envs.contract.names import unknown_name
 from tutelage.envs.contract.state import StateDict
 from tutelage.students.vision.student_state import StudentState
-from tutelage.teachers.experts.mlp_expert import check_expert, unknown
+from tutelage.teachers.experts.mlp_expert import check_expert
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import VecTask
@@ -129,7 +130,7 @@ def check_fit(task: VecTask, expert: Expert | None, student: VisionStudent) -> N
         if view is not None and view not in task.obs_dict:
             raise ValueError(
                 f"the student sees a view that {name} does not show: "
-                f"{unknown('view', view, list(task.obs_dict))}"
+                f"{unknown_name('view', view, list(task.obs_dict))}"
             )
     if student.num_actions != task.num_actions:
         raise ValueError(

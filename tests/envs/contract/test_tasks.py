@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tutelage.envs.contract.described_tasks import DescribedTasks, task_space_from_json
 from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.state import (
     StateError,
@@ -21,7 +22,7 @@ from tutelage.envs.contract.state import (
     save_state,
     set_rng_state,
 )
-from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks, TaskError, TaskSpace, task_space_from_json
+from tutelage.envs.contract.tasks import BoxTasks, DiscreteTasks, TaskError, TaskSpace
 
 finite = st.floats(-1e9, 1e9, allow_nan=False)
 
@@ -169,11 +170,12 @@ def test_impossible_discrete_sets_are_refused(names: Any) -> None:
         DiscreteTasks(names)
 
 
-def test_both_kinds_are_task_spaces_and_unknown_kinds_are_refused() -> None:
+def test_both_kinds_are_task_spaces_and_other_kinds_are_known_by_name() -> None:
     assert isinstance(BoxTasks({"a": (0, 1)}), TaskSpace)
     assert isinstance(DiscreteTasks(2), TaskSpace)
-    with pytest.raises(ValueError, match="unknown kind of task space 'maze'; known: 'box', 'discrete'"):
-        task_space_from_json({"kind": "maze"})
+    assert task_space_from_json({"kind": "maze"}) == DescribedTasks("maze")
+    with pytest.raises(KeyError, match="kind"):
+        task_space_from_json({"size": 3})
 
 
 # ---------------------------------------------------------------- episodes

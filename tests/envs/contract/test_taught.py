@@ -1,5 +1,6 @@
 """The taught vector environment over every kind of SB3 `VecEnv`."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -9,7 +10,10 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMonitor, VecNormalize
 
+from tutelage.envs.contract.bookkeeping import NO_HORIZON
 from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.proposals import Proposals
+from tutelage.envs.contract.state import load_state, save_state
 from tutelage.envs.contract.tasks import BoxTasks, TaskError
 from tutelage.envs.contract.taught import TaskQueue, TaughtVecEnv
 from tutelage.envs.contract.vector import GymTaskVecEnv
@@ -93,7 +97,7 @@ def test_every_automatic_reset_starts_a_proposed_task(make: Any) -> None:
     np.testing.assert_array_equal(observations, [[1, 0], [2, 0], [3, 0]])
     ended: list[float] = []
     for _ in range(60):
-        running = venv.starter.running[:, 0].copy()
+        running = venv.tasks[:, 0].copy()
         observations, rewards, dones, infos = venv.step(np.zeros(3, dtype=int))
         np.testing.assert_allclose(rewards, running)
         for i in np.flatnonzero(dones):
@@ -103,7 +107,7 @@ def test_every_automatic_reset_starts_a_proposed_task(make: Any) -> None:
             # task t lasts t steps of reward t
             assert infos[i]["episode"]["r"] == running[i] ** 2
             assert infos[i]["episode"]["l"] == running[i]
-            assert observations[i].tolist() == [venv.starter.running[i, 0], 0]
+            assert observations[i].tolist() == [venv.tasks[i, 0], 0]
             ended.append(running[i])
     seen = np.concatenate([e.tasks[:, 0] for e in teacher.seen])
     np.testing.assert_array_equal(seen, ended)
@@ -251,3 +255,160 @@ def test_parked_environments_stand_still_until_started_again() -> None:
     venv.start(np.array([0]), np.array([[4.0]]))
     observations, rewards, _, _ = venv.step(np.zeros(2, dtype=int))
     assert observations.tolist() == [[4, 1], [3, 2]]
+
+
+class Limiting(Listing):
+    """Proposes tasks 1, 2, ... 9, cut off after 3 steps, every second one not to be learnt from."""
+
+    def propose(self, n: int) -> Any:
+        tasks = super().propose(n)
+        even = tasks[:, 0] % 2 == 0
+        kinds = np.where(even, "replay", "edited")
+        return Proposals(tasks, np.full(n, 3), ~even, kinds)
+
+
+@pytest.mark.parametrize(
+    "make", [_dummy, _subproc, _plain_subproc, _other], ids=lambda f: f.__name__.strip("_")
+)
+def test_episodes_are_numbered_and_cut_off_at_their_horizons(make: Any) -> None:
+    teacher = Limiting()
+    venv = TaughtVecEnv(make(), teacher)
+    observations = venv.reset()
+    assert venv.ids.tolist() == [0, 1, 2]
+    assert venv.horizons.tolist() == [3, 3, 3]
+    assert venv.trains.tolist() == [True, False, True]
+    assert venv.kinds.tolist() == ["edited", "replay", "edited"]
+    met: list[int] = []
+    for step in range(1, 25):
+        tasks, ids = venv.tasks[:, 0].copy(), venv.ids.copy()
+        before = observations.copy()
+        observations, _, dones, infos = venv.step(np.zeros(3, dtype=int))
+        np.testing.assert_array_equal(ids % 9 + 1, tasks)  # proposal i was task i % 9 + 1
+        # task t ends by itself after t steps, or is cut off after 3
+        np.testing.assert_array_equal(dones, before[:, 1] + 1 == np.minimum(tasks, 3))
+        for i in np.flatnonzero(dones):
+            assert infos[i]["proposal_id"] == ids[i]
+            assert infos[i]["TimeLimit.truncated"] == (tasks[i] > 3)
+            assert infos[i]["terminal_observation"].tolist() == [tasks[i], min(tasks[i], 3)]
+            assert observations[i].tolist() == [venv.tasks[i, 0], 0]
+            met.append(int(ids[i]))
+        if dones.any():
+            seen = teacher.seen[-1]
+            assert seen.ids.tolist() == ids[dones].tolist()
+            assert seen.environments.tolist() == np.flatnonzero(dones).tolist()
+            np.testing.assert_array_equal(seen.started, 3 * (step - seen.lengths))
+    assert len(met) == len(set(met)) > 20
+    assert set(range(max(met))) - set(met) <= set(venv.ids.tolist())  # no number is lost
+    everything = np.concatenate([e.successes for e in teacher.seen])
+    # Countdown says success in its last step alone, False for tasks up to 5: cut episodes have none
+    assert (everything == 0).all()
+    venv.close()
+
+
+def test_success_of_cut_episodes_is_unknown_where_no_episode_defines_it() -> None:
+    class Silent(Countdown):
+        def step(self, action: Any) -> Any:
+            *rest, _ = super().step(action)
+            return *rest, {}
+
+    teacher = Limiting()
+    venv = TaughtVecEnv(DummyVecEnv([Silent] * 3), teacher)
+    venv.reset()
+    for _ in range(12):
+        venv.step(np.zeros(3, dtype=int))
+    assert np.isnan(np.concatenate([e.successes for e in teacher.seen])).all()
+
+
+def test_success_said_in_the_step_of_the_cut_counts() -> None:
+    class Saying(Countdown):
+        def step(self, action: Any) -> Any:
+            *rest, _ = super().step(action)
+            return *rest, {"success": self.steps == 3}
+
+    teacher = Limiting()
+    venv = TaughtVecEnv(DummyVecEnv([Saying] * 3), teacher)
+    venv.reset()
+    for _ in range(12):
+        venv.step(np.zeros(3, dtype=int))
+    for episodes in teacher.seen:
+        np.testing.assert_array_equal(episodes.successes, episodes.lengths == 3)
+
+
+def test_horizons_cut_batched_environments_off() -> None:
+    class Short(Listing):
+        def propose(self, n: int) -> Any:
+            ids = self.next + np.arange(n)
+            self.next += n
+            return Proposals(np.tile([[0.0, 8.0]], (n, 1)), np.where(ids % 2, NO_HORIZON, 7))
+
+    teacher = Short()
+    venv = TaughtVecEnv(PointMassGateVecEnv(2, seed=0), teacher)
+    venv.reset()
+    ends = [np.flatnonzero(venv.step(np.zeros((2, 2)))[2]).tolist() for _ in range(14)]
+    # environment 0 plays proposal 0 (7 steps), then 2 (7 steps); environment 1 plays 1 to its own end
+    assert ends == [[]] * 6 + [[0]] + [[]] * 6 + [[0]]
+    assert [e.successes.tolist() for e in teacher.seen] == [[0.0], [0.0]]
+    assert [e.ids.tolist() for e in teacher.seen] == [[0], [2]]
+    assert [e.started.tolist() for e in teacher.seen] == [[0], [14]]
+
+
+def test_numbers_and_horizons_survive_saving(tmp_path: Path) -> None:
+    class Short(Limiting):
+        def propose(self, n: int) -> Any:
+            proposals = super().propose(n)
+            return Proposals(np.tile([[0.0, 8.0]], (n, 1)), 5 + proposals.tasks[:, 0], proposals.trains)
+
+    def make() -> TaughtVecEnv:
+        return TaughtVecEnv(PointMassGateVecEnv(3, seed=0), Short())
+
+    venv = make()
+    venv.reset()
+    for _ in range(10):
+        venv.step(np.ones((3, 2)))
+    save_state(tmp_path / "state.npz", venv.state_dict())
+    state, proposed = load_state(tmp_path / "state.npz"), venv.task_teacher.next
+    later = make()
+    later.task_teacher.next = proposed
+    later.load_state_dict(state)
+    for name in ("ids", "trains", "kinds", "horizons", "tasks"):
+        np.testing.assert_array_equal(getattr(later, name), getattr(venv, name))
+    for _ in range(30):
+        ours, theirs = venv.step(np.ones((3, 2))), later.step(np.ones((3, 2)))
+        np.testing.assert_array_equal(ours[0], theirs[0])
+        np.testing.assert_array_equal(ours[2], theirs[2])
+    last, expected = later.task_teacher.seen[-1], venv.task_teacher.seen[-1]
+    for name in ("ids", "environments", "started", "lengths", "returns"):
+        np.testing.assert_array_equal(getattr(last, name), getattr(expected, name))
+
+
+def test_a_state_without_numbers_of_proposals_still_loads() -> None:
+    venv = TaughtVecEnv(PointMassGateVecEnv(2, seed=0), Limiting())
+    old = {
+        "environments": PointMassGateVecEnv(2, seed=0).state_dict(),
+        "running": np.array([[0.0, 8.0], [1.0, 8.0]]),
+        "returns": np.array([1.0, 2.0]),
+        "lengths": np.array([4, 5]),
+    }
+    venv.load_state_dict(old)
+    assert venv.tasks.tolist() == [[0.0, 8.0], [1.0, 8.0]]
+    assert venv.ids.tolist() == [-1, -1]
+    assert venv.trains.all()
+    assert venv.horizons.tolist() == [NO_HORIZON] * 2
+    episodes = venv.episodes.end(np.arange(2), np.zeros(2))
+    assert episodes.lengths.tolist() == [4, 5]
+    assert episodes.started.tolist() == [-1, -1]
+
+
+def test_environments_that_cannot_be_saved_go_on_counting() -> None:
+    venv = TaughtVecEnv(_dummy(), Listing())
+    venv.reset()
+    for _ in range(5):  # tasks 1, 2, 3 end after 1, 2 and 3 steps; task 4 takes 4
+        venv.step(np.zeros(3, dtype=int))
+    state = venv.state_dict()
+    assert state == {"next_id": 7, "steps": 15, "defines_success": True}
+    later = TaughtVecEnv(_dummy(), Listing())
+    later.load_state_dict(state)
+    later.reset()
+    assert later.ids.tolist() == [7, 8, 9]
+    later.step(np.zeros(3, dtype=int))
+    assert later.task_teacher.seen[0].started.tolist() == [15]

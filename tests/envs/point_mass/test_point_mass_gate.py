@@ -438,3 +438,43 @@ def test_sb3_learns_on_it_behind_its_wrappers() -> None:
         assert episode["success"] in (True, False)
     assert env.get_attr("task_space") == [inner.task_space] * 16
     assert env.env_is_wrapped(VecMonitor) == [False] * 16
+
+
+@pytest.mark.parametrize("friction", [False, True])
+def test_restored_rows_go_on_bit_for_bit_whatever_their_neighbours_do(friction: bool) -> None:
+    original, other = PointMassGateVecEnv(4, friction, seed=3), PointMassGateVecEnv(6, friction, seed=99)
+    original.auto_reset = other.auto_reset = False
+    original.reset()
+    other.reset()
+    rng = np.random.default_rng(0)
+    for _ in range(7):  # rows of the other have taken other steps, and other numbers of them
+        original.step(rng.uniform(-1, 1, (4, 2)))
+    other.step(rng.uniform(-1, 1, (6, 2)))
+    state = original.save_rows(np.array([2, 0]))
+    original_now = original._physics.observations()
+    observations = other.restore_rows(np.array([1, 5]), state)
+    np.testing.assert_array_equal(observations, original_now[[2, 0]])
+    assert other.reset_infos[5]["task"].tolist() == original._physics.tasks[0].tolist()
+    for _ in range(40):
+        actions, noise = rng.uniform(-1, 1, (4, 2)), rng.uniform(-1, 1, (6, 2))
+        noise[[1, 5]] = actions[[2, 0]]
+        ours, theirs = original.step(actions), other.step(noise)
+        for part in range(3):
+            np.testing.assert_array_equal(ours[part][[2, 0]], theirs[part][[1, 5]])
+        for venv, result in ((original, ours), (other, theirs)):
+            ended = np.flatnonzero(result[2])
+            if len(ended):  # next episodes begin from their own streams: the same ones for restored rows
+                venv.start(ended, np.tile(venv.task_space.high, (len(ended), 1)))
+    np.testing.assert_array_equal(original._physics.keys[[2, 0]], other._physics.keys[[1, 5]])
+
+
+def test_rows_are_saved_by_value_and_checked() -> None:
+    venv = PointMassGateVecEnv(3, seed=0)
+    venv.reset()
+    state = venv.save_rows(np.array([1]))
+    venv.step(np.ones((3, 2)))
+    assert state["steps"].tolist() == [0]
+    with pytest.raises(StateError, match="the state has 1 environments, this one 2"):
+        venv.restore_rows(np.array([0, 1]), state)
+    with pytest.raises(StateError, match="same task parameters"):
+        PointMassGateVecEnv(3, friction=True).restore_rows(np.array([0]), state)

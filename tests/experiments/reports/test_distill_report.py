@@ -29,8 +29,8 @@ from tutelage.experiments.reports.distill_summary import (
 )
 from tutelage.experiments.runs.reading import GridError
 from tutelage.experiments.runs.statistics import Estimate, iqm, probability_of_improvement
-from tutelage.experiments.trainings.distill_methods import METHODS
 from tutelage.experiments.trainings.distill_presets import test_sets
+from tutelage.students.distillation.machinery.registry import METHODS
 
 test_sets.__test__ = False  # type: ignore[attr-defined]  # a name of the domain, not a test
 

@@ -129,6 +129,9 @@ def test_the_folder_holds_what_others_read(tmp_path: Path) -> None:
         "success",
         "task/position",
         "task/width",
+        "id",
+        "environment",
+        "started",
     ]
     monitor = load_results(str(tmp_path))
     np.testing.assert_allclose(monitor["r"], episodes["return"], atol=1e-6)

@@ -4,7 +4,7 @@ import json
 import pickle
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from tutelage.envs.batched.adaptors.sb3 import SB3VecTask
 from tutelage.envs.batched.task.vec_task import VecTask
 from tutelage.envs.batched.worlds.reach import Reach
+from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.state import StateError
 from tutelage.students.experts.expert_training import (
     ExpertProgress,
@@ -30,7 +31,7 @@ from tutelage.students.rsl_rl.rsl_rl_policy import RslRlPolicy, RslRlPPOConfig
 from tutelage.students.sb3.checkpoint import save_student, untouched_generators
 from tutelage.students.sb3.config import StudentConfig
 from tutelage.students.sb3.student import make_student
-from tutelage.teachers import ALPGMM
+from tutelage.teachers import ALPGMM, Random
 from tutelage.teachers.experts.mlp_expert import MLPExpert, check_expert
 
 
@@ -156,6 +157,52 @@ def test_rsl_rl_trains_experts(rail: type[VecTask]) -> None:
     assert expert.view == "privileged"
 
 
+def test_rsl_rl_takes_task_teachers(rail: type[VecTask]) -> None:
+    """Every proposal but the last ones' comes back as an episode: of its task, 12 steps long, its own id."""
+    pytest.importorskip("rsl_rl")
+
+    class Right(Random):
+        """Tasks on the right alone."""
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self.proposed: list[np.ndarray] = []
+            self.seen: list[Episodes] = []
+
+        def propose(self, n: int) -> Any:
+            self.proposed.append(np.abs(super().propose(n)))
+            return self.proposed[-1]
+
+        def observe(self, episodes: Episodes) -> None:
+            self.seen.append(episodes)
+
+    def train(spread: bool, task_teacher: Any) -> MLPExpert:
+        config = replace(SMALL, actor_view="privileged", spread_starts=spread)
+        return train_expert(
+            rail, seed=3, steps=1536, method="rsl_rl", config=config, task_teacher=task_teacher
+        )
+
+    right = Right(rail.task_space, np.random.default_rng(0))
+    train(False, right)
+    # 24 steps are two episodes of 12 in each of 64 environments, which end together
+    assert [len(tasks) for tasks in right.proposed] == [64, 64, 64]
+    assert [len(episodes) for episodes in right.seen] == [64, 64]
+    for number, episodes in enumerate(right.seen):
+        np.testing.assert_array_equal(episodes.tasks, right.proposed[number])
+        np.testing.assert_array_equal(episodes.ids, np.arange(64) + 64 * number)
+        assert set(episodes.lengths) == {12}
+        assert set(episodes.started) == {12 * 64 * number}
+        assert (episodes.returns < 0).all()
+    first, again = train(False, Right).state_dict(), train(False, Right).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in first.items())
+
+    spread = Right(rail.task_space, np.random.default_rng(0))
+    train(True, spread)
+    assert all(set(episodes.lengths) == {12} for episodes in spread.seen)  # none of those cut short
+    assert 0 < sum(map(len, spread.seen)) < 128
+    train(False, "alp-gmm")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -165,7 +212,10 @@ def test_rsl_rl_trains_experts(rail: type[VecTask]) -> None:
         ({"steps": 0}, "steps must be at least 1"),
         ({"config": SMALL}, "method 'sb3' takes a StudentConfig, not RslRlPPOConfig"),
         ({"config": student(), "method": "rsl_rl"}, "method 'rsl_rl' takes an RslRlPPOConfig"),
-        ({"method": "rsl_rl", "task_teacher": "riac"}, "go with method='sb3' only"),
+        (
+            {"task_teacher": "alp-gm", "method": "rsl_rl", "config": RslRlPPOConfig(num_envs=4)},
+            "unknown task teacher 'alp-gm'; did you mean 'alp-gmm'",
+        ),
         (
             {"task_teacher": "alp-gm", "config": student()},
             "unknown task teacher 'alp-gm'; did you mean 'alp-gmm'",

@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_named(rail: type[VecTask], expert: MLPExpert) -> N
     tensors |= {"actor.mean": torch.zeros(2), "actor.scale": torch.ones(2), "log_std": torch.zeros(1)}
     with pytest.raises(ValueError, match="was it trained on another task"):
         train_expert(rail, seed=0, steps=192, config=student(), start_from=MLPExpert(small, tensors))
-    with pytest.raises(ValueError, match="start_from go with method='sb3' only"):
+    with pytest.raises(ValueError, match="start_from goes with method='sb3' only"):
         train_expert(rail, seed=0, steps=192, method="rsl_rl", start_from=expert)
     with pytest.raises(ValueError, match="algorithm 'ppo', not 'sac'"):
         config_like(replace(student(), algorithm="sac"), expert)

@@ -170,7 +170,7 @@ def test_evaluation_touches_neither_generators_nor_training() -> None:
     model, taught = _build(STUDENTS["ppo-normalized"], 0)
     _stage(model, taught, 0)
     normalizer = model.get_vec_normalize_env()
-    before = (normalizer.obs_rms.mean.copy(), normalizer.obs_rms.count, taught.starter.running.copy())
+    before = (normalizer.obs_rms.mean.copy(), normalizer.obs_rms.count, taught.tasks.copy())
     torch.manual_seed(5)
     tasks = taught.task_space.grid(3)
     with untouched_generators():
@@ -180,7 +180,7 @@ def test_evaluation_touches_neither_generators_nor_training() -> None:
     assert torch.equal(drawn, torch.rand(1))
     np.testing.assert_array_equal(before[0], normalizer.obs_rms.mean)
     assert before[1] == normalizer.obs_rms.count
-    np.testing.assert_array_equal(before[2], taught.starter.running)
+    np.testing.assert_array_equal(before[2], taught.tasks)
     # an episode depends on its task, its seed and the policy alone, not on how many run side by side
     second = evaluate(model, PointMassGateVecEnv(9), tasks, seed=1)
     np.testing.assert_allclose(first.returns, second.returns, rtol=1e-5)

@@ -4,6 +4,7 @@ import pytest
 import stable_baselines3
 import torch
 
+from tutelage.envs.contract.recipe import WorldRecipe
 from tutelage.envs.point_mass.point_mass_gate import PointMassGateVecEnv
 from tutelage.students.sb3.config import ALGORITHMS, StudentConfig, algorithm_class
 from tutelage.students.sb3.presets import student_preset
@@ -27,9 +28,11 @@ def test_a_users_class_is_named_by_its_module() -> None:
     assert student_preset("point-mass-gate", "stable_baselines3.ppo.ppo:PPO").algorithm.endswith(":PPO")
 
 
-@pytest.mark.parametrize("env", ["point-mass-gate", "stump-tracks", "stump-tracks/spider", "my.module:Env"])
+@pytest.mark.parametrize(
+    "env", ["point-mass-gate", "stump-tracks", "stump-tracks/spider", WorldRecipe("any", "any")]
+)
 @pytest.mark.parametrize("name", ["ppo", "sac", "td3", "recurrent-ppo"])
-def test_presets_build(env: str, name: str) -> None:
+def test_presets_build(env: str | WorldRecipe, name: str) -> None:
     config = student_preset(env, name)
     model = make_student(config, PointMassGateVecEnv(config.n_envs), seed=0, total_steps=1000)
     assert type(model) is algorithm_class(name)

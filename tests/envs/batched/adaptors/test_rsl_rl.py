@@ -3,6 +3,7 @@
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,8 @@ rsl_rl_runners = pytest.importorskip("rsl_rl.runners")
 
 from tutelage.envs.batched.adaptors.rsl_rl import RslRlVecTask  # noqa: E402
 from tutelage.envs.batched.worlds.stump_walker import StumpWalker  # noqa: E402
+from tutelage.envs.contract.episodes import Episodes  # noqa: E402
+from tutelage.envs.contract.proposals import Proposals  # noqa: E402
 
 
 def train_cfg(**actor: Any) -> dict[str, Any]:
@@ -68,6 +71,58 @@ def test_time_outs_and_logs(sliding_mass: Any) -> None:
     assert extras["time_outs"].tolist() == [False, True, False]
     assert extras["log"]["episode/success"] == 0.5
     assert env.episode_length_buf.tolist() == [0, 0, 4]
+
+
+class Recorder:
+    """A task teacher that proposes one task, for at most 5 steps, and keeps what it observes."""
+
+    def __init__(self, task: list[float]) -> None:
+        self.task = np.array([task])
+        self.proposed = 0
+        self.seen: list[Episodes] = []
+
+    def propose(self, n: int) -> Proposals:
+        self.proposed += n
+        return Proposals(np.repeat(self.task, n, 0), horizon=np.full(n, 5))
+
+    def observe(self, episodes: Episodes) -> None:
+        self.seen.append(episodes)
+
+
+def test_a_task_teacher_drives_the_runner() -> None:
+    """16 steps of 4 environments are 3 episodes of 5 in each, and one that goes on."""
+    env = RslRlVecTask(StumpWalker(4, threads=1))
+    recorder = Recorder([0.1] * env.vec_task.task_space.dim)
+    env.vec_task.teach(recorder)  # type: ignore[arg-type]
+    env.vec_task.reset()
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        rsl_rl_runners.OnPolicyRunner(env, train_cfg(), log_dir=None).learn(2)
+    assert recorder.proposed == 4 + 12
+    assert [episodes.ids.tolist() for episodes in recorder.seen] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [8, 9, 10, 11],
+    ]
+    for number, episodes in enumerate(recorder.seen):
+        assert set(episodes.lengths) == {5}
+        assert set(episodes.started) == {5 * 4 * number}
+        assert (episodes.tasks == 0.1).all()
+        assert np.isfinite(episodes.returns).all()
+    assert env.episode_length_buf.tolist() == [1] * 4
+
+
+def test_returns_are_sums_of_rewards(sliding_mass: Any) -> None:
+    env, recorder = RslRlVecTask(sliding_mass(2, threads=1)), Recorder([0.5, 1.0])
+    env.vec_task.teach(recorder)  # type: ignore[arg-type]
+    env.vec_task.reset()
+    sums = torch.zeros(2, dtype=torch.float64)
+    for _ in range(5):
+        _, rewards, dones, _ = env.step(torch.tensor([[0.3], [-0.2]]))
+        sums += rewards
+    assert dones.tolist() == [1, 1]
+    np.testing.assert_array_equal(recorder.seen[0].returns, sums)
 
 
 def test_results_are_kept_by_later_steps(sliding_mass: Any) -> None:

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from tutelage.envs.batched.adaptors.sb3 import SB3VecTask
 from tutelage.envs.batched.worlds.stump_walker import StumpWalker
 from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.proposals import Proposals
 from tutelage.envs.contract.tasks import TaskError
 from tutelage.envs.contract.taught import TaughtVecEnv
 from tutelage.students.sb3.evaluation import evaluate
@@ -139,7 +140,7 @@ def test_a_task_teacher_drives_it_without_lag(sliding_mass: Any) -> None:
     assert venv.starter.lag == 0
     observations = venv.reset()
     np.testing.assert_allclose(observations[:, 0] + observations[:, 2], [0.5, 0.51, 0.52], rtol=1e-6)
-    running = venv.starter.running.copy()
+    running = venv.tasks.copy()
     proposed = 3
     for _ in range(40):
         observations, _, dones, infos = venv.step(PUSH)
@@ -152,7 +153,7 @@ def test_a_task_teacher_drives_it_without_lag(sliding_mass: Any) -> None:
             running[i] = [goal, 1.0]
         proposed += len(finished)
         assert teacher.next == proposed
-        np.testing.assert_array_equal(venv.venv.vec_task.tasks, venv.starter.running)  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(venv.venv.vec_task.tasks, venv.tasks)  # type: ignore[attr-defined]
     assert sum(len(episodes) for episodes in teacher.seen) == proposed - 3 > 10
     assert all(episodes.successes[0] in (0.0, 1.0) for episodes in teacher.seen)
     teacher.propose = lambda n: np.full((n, 2), 99.0)  # type: ignore[method-assign]
@@ -188,6 +189,30 @@ def test_taught_episodes_resume_exactly(sliding_mass: Any) -> None:
             for info in (ours, theirs):
                 info.get("episode", {}).pop("t", None)  # wall-clock time
             np.testing.assert_equal(ours, theirs)
+
+
+def test_horizons_cut_its_episodes_off_without_success(sliding_mass: Any) -> None:
+    class Brief(Listing):
+        def propose(self, n: int) -> Any:
+            return Proposals(super().propose(n), np.arange(self.next - n, self.next) % 3 + 2)
+
+    teacher = Brief()
+    venv = TaughtVecEnv(SB3VecTask(sliding_mass(3, threads=1)), teacher)
+    observations = venv.reset()
+    assert venv.horizons.tolist() == [2, 3, 4]
+    for step in range(1, 5):
+        goals = observations[:, 0] + observations[:, 2]
+        observations, _, dones, infos = venv.step(np.zeros((3, 1), dtype=np.float32))
+        # 2, then proposal 3 (2 steps, from step 3 on); 3; 4
+        assert dones.tolist() == [step in (2, 4), step == 3, step == 4]
+        for i in np.flatnonzero(dones):
+            assert infos[i]["TimeLimit.truncated"]
+            assert infos[i]["success"] is False
+            last = infos[i]["terminal_observation"]
+            assert last[0] + last[2] == pytest.approx(goals[i], rel=1e-5)  # of the episode that ended
+        np.testing.assert_array_equal(venv.venv.vec_task.tasks, venv.tasks)  # type: ignore[attr-defined]
+    assert [e.ids.tolist() for e in teacher.seen] == [[0], [1], [3, 2]]  # in the order of environments
+    assert venv.venv.vec_task.progress_buf.tolist() == [0, 1, 0]  # type: ignore[attr-defined]
 
 
 class Images:

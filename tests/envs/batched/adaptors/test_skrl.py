@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,6 +17,8 @@ from skrl.trainers.torch import SequentialTrainer
 
 from tutelage.envs.batched.adaptors.skrl import SkrlVecTask
 from tutelage.envs.batched.worlds.stump_walker import StumpWalker
+from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.proposals import Proposals
 
 
 def test_interface(sliding_mass: Any) -> None:
@@ -83,6 +86,22 @@ def test_it_resets_whatever_another_adaptor_left(sliding_mass: Any) -> None:
     assert env.vec_task.progress_buf.tolist() == [1, 1]  # of 12 steps
 
 
+class Recorder:
+    """A task teacher that proposes one task, for at most 5 steps, and keeps what it observes."""
+
+    def __init__(self, task: list[float]) -> None:
+        self.task = np.array([task])
+        self.proposed = 0
+        self.seen: list[Episodes] = []
+
+    def propose(self, n: int) -> Proposals:
+        self.proposed += n
+        return Proposals(np.repeat(self.task, n, 0), horizon=np.full(n, 5))
+
+    def observe(self, episodes: Episodes) -> None:
+        self.seen.append(episodes)
+
+
 class Policy(GaussianMixin, Model):
     def __init__(self, env: SkrlVecTask) -> None:
         Model.__init__(
@@ -117,8 +136,10 @@ class Value(DeterministicMixin, Model):
 
 
 def test_ppo_trains_on_stump_walker(tmp_path: Path) -> None:
-    """Two iterations of skrl's PPO, with the critic on the states."""
+    """Two iterations of skrl's PPO, with the critic on the states, taught: 16 steps are 3 episodes of 5."""
     env = SkrlVecTask(StumpWalker(8, threads=1))
+    recorder = Recorder([0.1] * env.vec_task.task_space.dim)
+    env.vec_task.teach(recorder)  # type: ignore[arg-type]
     env.vec_task.progress_buf.fill_(100)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -147,4 +168,11 @@ def test_ppo_trains_on_stump_walker(tmp_path: Path) -> None:
         SequentialTrainer(env=env, agents=agent, cfg=cfg).train()
     after = [parameter for model in models.values() for parameter in model.parameters()]
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    assert 0 < int(env.vec_task.progress_buf.max()) <= 16  # the trainer began new episodes
+    assert env.vec_task.progress_buf.tolist() == [1] * 8  # the trainer began new episodes
+    ids = np.concatenate([episodes.ids for episodes in recorder.seen])
+    np.testing.assert_array_equal(ids, np.arange(3 * 8))
+    assert recorder.proposed == 8 + 3 * 8
+    for number, episodes in enumerate(recorder.seen):
+        assert set(episodes.lengths) == {5}
+        assert set(episodes.started) == {5 * 8 * number}
+        assert (episodes.tasks == 0.1).all()

@@ -17,6 +17,8 @@ from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.batched.task.streams import RandomStreams
 from tutelage.envs.batched.task.vec_task import VecTask
 from tutelage.envs.batched.worlds.catalogue import VEC_TASKS, make_vec_task
+from tutelage.envs.contract.episodes import Episodes
+from tutelage.envs.contract.proposals import Proposals
 
 pytest.importorskip("mujoco_warp")
 pytestmark = pytest.mark.xdist_group("warp")
@@ -108,6 +110,51 @@ def proposes_under_a_mask(name: str, device: str) -> None:
     assert torch.equal(task.tasks[7], before[7])
 
 
+def observes_under_a_mask(name: str, device: str) -> None:
+    """Episodes that ended at their horizons come back by id, before their successors are proposed."""
+    task = make(name, device)
+    calls: list[Any] = []
+
+    class Recorder:
+        def propose(self, n: int) -> Proposals:
+            calls.append(n)
+            tasks = np.repeat((task.task_space.low + task.task_space.high)[None] / 2, n, 0)
+            return Proposals(tasks, horizon=np.arange(2, n + 2))
+
+        def observe(self, episodes: Episodes) -> None:
+            calls.append((episodes.ids.tolist(), episodes.environments.tolist(), episodes.lengths.tolist()))
+            returns.append(episodes.returns)
+
+    returns: list[Any] = []
+    task.teach(Recorder())  # type: ignore[arg-type]
+    task.reset()
+    rewards = [task.step(task.zero_actions())[1].cpu().double() for _ in range(3)]
+    # horizons 2, 3, ..., 9; the first environment's next one is 2 again, after step 2
+    assert calls == [N, ([0], [0], [2]), 1, ([1], [1], [3]), 1]
+    np.testing.assert_allclose(returns[1], sum(rewards)[1], rtol=1e-12)
+    task.step(task.zero_actions())
+    assert calls[5:] == [([8, 2], [0, 2], [2, 4]), 2]
+
+
+def restores_rows(name: str, device: str) -> None:
+    """Rows go on elsewhere as their originals do: a GPU's sums differ in their last bits."""
+    first, second = make(name, device), make(name, device)
+    steps = actions_of(first, 8)
+    for actions in steps[:4]:
+        first.step(actions.to(first.device))
+    second.reset()
+    second.restore_rows([6, 1], first.save_rows([3, 5]))
+    for actions in steps[4:]:
+        moved = actions.clone()
+        moved[[6, 1]] = actions[[3, 5]]
+        first.step(actions.to(first.device))
+        second.step(moved.to(second.device))
+        assert torch.equal(first.progress_buf[[3, 5]], second.progress_buf[[6, 1]])
+        torch.testing.assert_close(first.obs_buf[[3, 5]], second.obs_buf[[6, 1]], atol=CLOSE, rtol=0)
+        torch.testing.assert_close(first.rew_buf[[3, 5]], second.rew_buf[[6, 1]], atol=CLOSE, rtol=0)
+    assert torch.equal(first.streams.positions[[3, 5]], second.streams.positions[[6, 1]])
+
+
 def streams_are_those_of_the_cpu(device: str) -> None:
     streams = [RandomStreams(6, 9, device=where) for where in ("cpu", device)]
     mask = torch.tensor([True, False, True, True, False, False])
@@ -180,6 +227,8 @@ def test_the_gpus_code_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     runs_as_on_the_cpu("reach", "cpu")
     saves_and_loads("reach", "cpu")
     proposes_under_a_mask("reach", "cpu")
+    observes_under_a_mask("reach", "cpu")
+    restores_rows("reach", "cpu")
     streams_are_those_of_the_cpu("cpu")
     adaptors_step("reach", "cpu")
 
@@ -228,6 +277,13 @@ def test_saving_and_loading(name: str) -> None:
 @pytest.mark.gpu
 def test_proposing_under_a_mask() -> None:
     proposes_under_a_mask("reach", "cuda")
+    observes_under_a_mask("reach", "cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["reach", "stump-walker"])
+def test_restoring_rows(name: str) -> None:
+    restores_rows(name, "cuda")
 
 
 @pytest.mark.gpu

@@ -71,9 +71,9 @@ def test_names_shapes_and_types(sliding_mass: Any) -> None:
 def test_views_can_be_chosen(sliding_mass: Any) -> None:
     task = sliding_mass(2, threads=1, obs_view="privileged", states_view="raw")
     assert (task.num_obs, task.num_states) == (4, 1)
-    with pytest.raises(ValueError, match=r"no view 'polcy'; did you mean 'policy'.*policy, privileged, raw"):
+    with pytest.raises(ValueError, match=r"view 'polcy'; did you mean 'policy'.*policy, privileged, raw"):
         sliding_mass(2, threads=1, obs_view="polcy")
-    with pytest.raises(ValueError, match="no view 'polcy'"):
+    with pytest.raises(ValueError, match="view 'polcy'"):
         sliding_mass(2, threads=1, view_noise={"polcy": 0.1})
 
 
@@ -334,10 +334,10 @@ def test_wrong_tasks_are_refused_by_name(sliding_mass: Any) -> None:
     with pytest.raises(ValueError, match="2 environments were given 1 tasks"):
         task.start(torch.arange(2), np.array([[1.0, 2.0]]))
     task.propose = lambda n: np.full((n, 2), np.nan)
-    with pytest.raises(TaskError, match="proposed tasks"):
+    with pytest.raises(TaskError, match="tasks proposed by SlidingMass: goal = nan"):
         task.reset()
     task.propose = lambda n: np.ones((1, 2))
-    with pytest.raises(ValueError, match="2 tasks were asked for, and 1 proposed"):
+    with pytest.raises(ValueError, match=r"SlidingMass.propose\(2\) returned 1 tasks"):
         task.reset()
 
 
@@ -369,9 +369,9 @@ def test_wrong_options_are_refused(sliding_mass: Any, options: dict[str, Any], m
 
 
 def test_make_vec_task_names_wrong_options_and_classes() -> None:
-    with pytest.raises(ValueError, match="Reach has no option 'thread'; did you mean 'threads'"):
+    with pytest.raises(ValueError, match="unknown Reach option 'thread'; did you mean 'threads'"):
         make_vec_task("reach", 2, thread=1)
-    with pytest.raises(ValueError, match=r"no option 'parameter'; did you mean 'parameters'.*view_noise"):
+    with pytest.raises(ValueError, match=r"option 'parameter'; did you mean 'parameters'.*view_noise"):
         make_vec_task("stump-walker", 2, parameter=("height",))
     for path in ("json:JSONDecoder", "json:dumps"):
         with pytest.raises(ValueError, match="is not a subclass of VecTask"):

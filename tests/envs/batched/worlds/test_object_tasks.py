@@ -9,7 +9,8 @@ import torch
 from tutelage.envs.batched.worlds.lift_object import LiftObject
 from tutelage.envs.batched.worlds.object_families import FEATURES, HELD_OUT_FAMILIES, TRAIN_FAMILIES
 from tutelage.envs.batched.worlds.object_tasks import ObjectTasks
-from tutelage.envs.contract.tasks import BoxTasks, task_space_from_json
+from tutelage.envs.contract.described_tasks import task_space_from_json
+from tutelage.envs.contract.tasks import BoxTasks
 
 SPACE = ObjectTasks(("box", "cylinder"))
 #      family scale aspect mass friction x y yaw
