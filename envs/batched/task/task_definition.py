@@ -88,6 +88,12 @@ class TaskDefinition(ABC):
     view_noise: Mapping[str, float]
     log: EpisodeLog
     num_diverged: Tensor
+    num_proposed: int
+    success: Tensor
+    rew_buf: Tensor
+    reset_buf: Tensor
+    progress_buf: Tensor
+    _steps: int
 
     @abstractmethod
     def build_spec(self) -> mujoco.MjSpec:

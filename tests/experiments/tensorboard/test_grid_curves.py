@@ -79,7 +79,7 @@ def test_intervals_are_those_of_the_reports(n: int) -> None:
     values = np.random.default_rng(n).normal(size=(n, 3))
     band = iqm_band(np.arange(3), values)
     for column in range(3):
-        wanted = bootstrap([values[:, column]], iqm, np.random.default_rng(1), resamples=20_000, unit="run")
+        wanted = bootstrap([values[:, column]], iqm, np.random.default_rng(1), resamples=20_000)
         width = float(wanted.high - wanted.low)
         assert band.value[column] == pytest.approx(float(wanted.value))
         assert band.low[column] == pytest.approx(float(wanted.low), abs=0.06 * width)
