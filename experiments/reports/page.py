@@ -12,11 +12,11 @@ import html
 import io
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tutelage.envs.contract.state import atomic_file
 from tutelage.experiments.reports.plots import colours
 from tutelage.experiments.reports.summary import readable
 from tutelage.experiments.runs.reading import Cell, Grid
@@ -260,9 +260,8 @@ def png_of(figure: Figure) -> bytes:
 
 def write_file(path: Path, data: bytes) -> None:
     """Write all or nothing: a full disk leaves the report of before."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    with atomic_file(path) as part:
+        part.write_bytes(data)
 
 
 def csv_of(rows: list[dict[str, Any]]) -> bytes:

@@ -51,8 +51,10 @@ def save_student(folder: str | Path, model: BaseAlgorithm, replay_buffer: bool =
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    from tutelage.students.torch_tools.codec import encode
+
     tensors: dict[str, Any] = {}
-    tree = {name: _split(state, name, tensors) for name, state in model.get_parameters().items()}
+    tree = {name: encode(state, name, tensors) for name, state in model.get_parameters().items()}
     _, others = model._get_torch_save_params()
     for name in others:
         tensors[f"variable/{name}"] = _get(model, name).detach()
@@ -92,13 +94,15 @@ def load_student(folder: str | Path, model: BaseAlgorithm, replay_buffer: bool =
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from tutelage.students.torch_tools.codec import decode
+
     state = load_state(Path(folder) / STATE)
     path = Path(folder) / WEIGHTS
     try:
         tensors = load_file(path, device="cpu")
         if state["algorithm"] != type(model).__name__:
             raise StateError(f"{folder} holds a {state['algorithm']}, not a {type(model).__name__}")
-        model.set_parameters({name: _join(node, tensors) for name, node in state["parameters"].items()})
+        model.set_parameters({name: decode(node, tensors) for name, node in state["parameters"].items()})
         for name in state["variables"]:
             _get(model, name).data.copy_(tensors[f"variable/{name}"])
         for name, value in state["counters"].items():
@@ -154,29 +158,6 @@ def untouched_generators() -> Iterator[None]:
         yield
     finally:
         set_global_generators(before)
-
-
-def _split(node: Any, where: str, tensors: dict[str, Any]) -> Any:
-    """Move the tensors of a state dict into `tensors`; leave references in a JSON tree."""
-    import torch
-
-    if isinstance(node, torch.Tensor):
-        tensors[where] = node.detach()
-        return {"tensor": where}
-    if isinstance(node, Mapping):  # optimisers number their parameters: JSON keys are strings
-        return {"items": [[key, _split(value, f"{where}/{key}", tensors)] for key, value in node.items()]}
-    if isinstance(node, list | tuple):
-        return {"list": [_split(value, f"{where}/{i}", tensors) for i, value in enumerate(node)]}
-    return {"value": node}
-
-
-def _join(node: Any, tensors: Mapping[str, Any]) -> Any:
-    [(kind, value)] = node.items()
-    if kind == "tensor":
-        return tensors[value]
-    if kind == "items":
-        return {key: _join(inner, tensors) for key, inner in value}
-    return [_join(inner, tensors) for inner in value] if kind == "list" else value
 
 
 def _get(model: BaseAlgorithm, path: str) -> Any:

@@ -22,11 +22,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from tutelage.envs.contract.state import StateDict, StateError, atomic_file
+from tutelage.students.torch_tools.codec import decode, encode
 
 if TYPE_CHECKING:
     from tutelage.students.distillation.machinery.frames import FrameBuffer
@@ -86,7 +85,7 @@ def save_checkpoint(
     try:
         kept = _kept(folder, ring)
         tensors: dict[str, Tensor] = {}
-        tree = _encode(method.state_dict(frames=False), "", tensors)
+        tree = encode(method.state_dict(frames=False), "", tensors)
         segments = list(kept)
         if ring is not None:
             length = max(1, SEGMENT_BYTES // ring.step_bytes)
@@ -144,7 +143,7 @@ def load_checkpoint(folder: str | Path, method: Checkpointed) -> bool:
         return False
     try:
         manifest = _read_manifest(folder)
-        state = _decode(manifest["state"], load_file(folder / manifest["tensors"]))
+        state = decode(manifest["state"], load_file(folder / manifest["tensors"]))
         segments = [Segment(*segment) for segment in manifest["segments"]]
         _check_segments(folder, segments, state["ring"])
         method.load_state_dict(state)
@@ -239,38 +238,3 @@ def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise OSError(str(error)) from None
     with path.open("rb+") as stream:
         os.fsync(stream.fileno())
-
-
-def _encode(node: Any, where: str, tensors: dict[str, Tensor]) -> Any:
-    """A state as JSON; tensors and arrays go to `tensors`, and their names stand in their places."""
-    if isinstance(node, Tensor | np.ndarray):
-        name = f"{len(tensors)}{where}"
-        kind = "tensor" if isinstance(node, Tensor) else "array"
-        tensor = node.detach() if isinstance(node, Tensor) else torch.from_numpy(np.array(node))
-        tensors[name] = tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
-        return {kind: name}
-    if isinstance(node, Mapping):  # optimisers number their parameters: JSON's own keys are strings
-        return {"dict": [[key, _encode(value, f"{where}/{key}", tensors)] for key, value in node.items()]}
-    if isinstance(node, list | tuple):
-        return [_encode(value, f"{where}/{i}", tensors) for i, value in enumerate(node)]
-    if isinstance(node, np.generic):
-        return node.item()
-    if node is None or isinstance(node, bool | int | float | str):
-        return node
-    raise TypeError(
-        f"state entry {where!r} is a {type(node).__name__}; save tensors, arrays, numbers, strings, dicts, "
-        "lists"
-    )
-
-
-def _decode(node: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """What `_encode` was given."""
-    if isinstance(node, list):
-        return [_decode(value, tensors) for value in node]
-    if not isinstance(node, dict):
-        return node
-    [(kind, value)] = node.items()
-    if kind == "dict":
-        return {key: _decode(inner, tensors) for key, inner in value}
-    tensor = tensors[value].clone()  # no view of a file that the next checkpoint deletes
-    return tensor if kind == "tensor" else tensor.numpy()

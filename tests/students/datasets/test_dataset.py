@@ -582,7 +582,7 @@ def test_a_dataset_larger_than_the_ring_is_read_again_and_again(
     student = new_student(slider(16))
     learning = LearningConfig(batch_size=64, threads=1)
     # 8 steps fill the ring. 6 updates of 64 frames, each drawn twice: 192 frames, 12 steps a round.
-    config = CloningConfig(36, None, learning, round_updates=6, buffer_frames=16 * 8, samples_per_frame=2.0)
+    config = CloningConfig(42, None, learning, round_updates=6, buffer_frames=16 * 8, samples_per_frame=2.0)
     cost = clone_from(recorded, student, config, seed=0)
     assert len(seen) == 8 + 6 * 12
     assert (cost.frames, cost.queries) == (384, 384)  # each counted once
