@@ -1,4 +1,4 @@
-"""The README begins with what a newcomer types, and its example of an environment of one's own runs as printed."""
+"""The README begins with what a newcomer types, and its example runs as printed."""
 
 import re
 import subprocess

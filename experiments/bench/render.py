@@ -23,7 +23,7 @@ WARP_CPU_SIZES = (16, 64)
 
 @dataclass(frozen=True)
 class RenderCase:
-    """What to measure.
+    """One case of the benchmark.
 
     Attributes:
         task: name of a batched task; its camera ``front`` is rendered.

@@ -41,7 +41,7 @@ SEEN = {
 
 
 def resampling(config: ReportConfig) -> dict[str, Any]:
-    """How intervals are found, as arguments of `estimate` and `summary_rows`."""
+    """Settings of the bootstrap, as arguments of `estimate` and `summary_rows`."""
     return {"confidence": config.confidence, "resamples": config.resamples, "seed": config.seed}
 
 
@@ -51,7 +51,7 @@ def palette_of(found: Distillation) -> dict[str, str]:
 
 
 def figures(found: Distillation, config: ReportConfig) -> Iterator[Picture]:
-    """Draw all that there is."""
+    """Draw all figures that the cells have data for."""
     how = resampling(config)
     if any(run.curves for run in found.runs):
         yield from _curves(found, config)

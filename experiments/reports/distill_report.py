@@ -1,4 +1,4 @@
-"""The report on a folder of `tutelage distill`: one page, pictures and tables, of as much as there is.
+"""The report on a folder of `tutelage distill`: one page, pictures and tables, of all finished cells.
 
 `tutelage report` comes here for such folders. It reads and computes with `distill_summary`, draws with
 `distill_figures` and writes with `page` and `report`, as the report of `tutelage compare` does.

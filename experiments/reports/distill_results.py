@@ -1,4 +1,4 @@
-"""Reading a folder of `tutelage distill`: what its cells came to, complete or not.
+"""Reader of a folder of `tutelage distill`: the results of its cells, complete or not.
 
 Cells may be missing, unfinished, failed or damaged: a folder reads all the same, and each cell says what is
 wrong with it. Only one whose ``distill.json`` cannot be understood raises `GridError`.

@@ -1,4 +1,4 @@
-"""How fast the methods of a folder of `tutelage distill` learn: at equal frames, and at equal seconds."""
+"""Speed of the methods in a folder of `tutelage distill`, at equal frames and at equal seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENOUGH = 0.95
 
 
 def timed(found: Distillation, method: str) -> list[Run]:
-    """The finished runs that tell of speed: those evaluated on the main test set on the way too."""
+    """List the finished runs that were evaluated on the main test set on the way too."""
     return [run for run in found.finished(method) if len(run.curves.get(found.main, ((),))[0]) > 1]
 
 

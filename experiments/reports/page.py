@@ -146,7 +146,7 @@ def flat(value: Any) -> str:
 
 
 def explanation(confidence: float, resamples: int) -> str:
-    """What the columns of the table mean, in one paragraph."""
+    """Explain the columns of the table in one paragraph."""
     return (
         f"IQM: mean of the middle half of the runs. Brackets: {100 * confidence:g} % bootstrap intervals "
         f"over whole runs ({resamples:,} resamples, percentiles expanded for few runs). P(beats baseline): "

@@ -1,4 +1,4 @@
-"""Figures of a comparison, as matplotlib `Figure` objects without pyplot and its global state.
+"""Plots of a comparison, as matplotlib `Figure` objects without pyplot and its global state.
 
 Each function draws one figure from arrays that `runs` and `summary` prepared, and knows nothing of files.
 Colours follow the task teacher through all figures, and can be told apart by colour-blind readers (palette
@@ -329,7 +329,7 @@ def _row_label(axis: Axes, text: str) -> None:
 def mastery_maps(
     grid: Grid, rows: dict[str, dict[str, FloatArray]], *, percent: bool, counts: dict[str, int]
 ) -> Figure:
-    """What the students of each task teacher had learned, over task space.
+    """Maps of mastery over task space, for the students of each task teacher.
 
     Test sets that fill little of the task space are shown enlarged.
 
@@ -382,7 +382,7 @@ def mastery_maps(
 
 @_styled
 def proposal_maps(grid: Grid, proposals: dict[str, list[FloatArray]], labels: Sequence[str]) -> Figure:
-    """Where each task teacher's training tasks lay, early, in the middle and late.
+    """Maps of each task teacher's training tasks, early, in the middle and late.
 
     Density over the first two task parameters, each panel by its own maximum; crosses are the tasks of the
     primary test set where they do not fill the space.

@@ -1,4 +1,4 @@
-"""What a student's actions depend on in its pictures, found by blurring them place by place.
+"""Saliency: on which places of its pictures a student's actions depend, by blurring them one by one.
 
 Greydanus et al. 2018, "Visualizing and Understanding Atari Agents" (ICML), section 3: a picture I is mixed
 with its blurred self A(I) under a Gaussian mask M around a pixel, ``Phi(I, i, j) = I (1 - M) + A(I) M``,

@@ -88,6 +88,9 @@ class DatasetCloning:
             once; `rollout` seconds are those of reading; success is that of the episodes that were read;
             action errors are NaN.
 
+    Logged metrics, after every round: ``distillation/loss``, ``distillation/learning_rate``,
+    ``rates/trained_frames_per_second``, ``cost/seconds`` and ``cost/frames``, read so far.
+
     Raises:
         ValueError: when the dataset lacks what the student sees, or its actions are of another size.
         DatasetError: when a file is damaged; from `run` too.
@@ -104,7 +107,7 @@ class DatasetCloning:
 
     @property
     def ring(self) -> FrameBuffer:
-        """The frames in memory."""
+        """The ring of frames in memory."""
         return self.feed.buffer
 
     @property
@@ -164,10 +167,10 @@ class DatasetCloning:
 
 
 def check_dataset(dataset: Dataset, student: VisionStudent) -> dict[str, str]:
-    """Make sure that a dataset has what a student learns from; return view -> field.
+    """Check that a dataset has the fields that a student learns from; return view -> field.
 
     Raises:
-        ValueError: naming what is missing or of another shape.
+        ValueError: naming the field that is missing or of another shape.
     """
     names = {view: f"{VIEWS}{view}" for view in student.config.views}
     labels = dict.fromkeys((LABEL, DEVIATION), (student.num_actions,))

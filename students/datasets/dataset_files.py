@@ -1,4 +1,4 @@
-"""How a dataset lies on disk: its layout, and the log of what is complete.
+"""The files of a dataset: its layout, and the log of complete chunks.
 
 ::
 
@@ -71,7 +71,7 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """What every chunk of a dataset looks like.
+    """The layout that every chunk of a dataset has.
 
     Attributes:
         num_envs: environments, the same ones in every step.
@@ -170,7 +170,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_layout(folder: Path) -> tuple[Layout, dict[str, Any]]:
-    """Layout and metadata of a dataset.
+    """Read layout and metadata of a dataset.
 
     Raises:
         FileNotFoundError: when there is no such folder.
@@ -209,7 +209,7 @@ def read_layout(folder: Path) -> tuple[Layout, dict[str, Any]]:
 
 
 def _check_layout(layout: Layout) -> None:
-    """Refuse a layout that cannot be, or whose names lead out of the folder."""
+    """Refuse an impossible layout, or one whose names lead out of the folder."""
     if layout.num_envs < 1 or layout.chunk_steps < 1 or not layout.fields:
         raise ValueError("it needs environments, steps of a chunk, and fields")
     for name, field in layout.fields.items():
@@ -227,7 +227,7 @@ def _check_layout(layout: Layout) -> None:
 
 
 def open_array(folder: Path, layout: Layout, name: str, write: bool = False) -> zarr.Array[Any]:
-    """The Zarr array of a field; checked before it is opened, so that only the codecs above are run.
+    """Open the Zarr array of a field, after a check that it uses the codecs above alone.
 
     Raises:
         DatasetError: when its description is missing, damaged, or not that of the layout.
@@ -262,7 +262,7 @@ def open_array(folder: Path, layout: Layout, name: str, write: bool = False) -> 
 
 
 def read_log(folder: Path) -> tuple[list[Commit], int]:
-    """The chunks that are complete, and how many bytes of the log tell of them.
+    """Read the log: the complete chunks, and how many of its bytes are valid.
 
     A line that is torn at the end of the log was being written when its writer was killed.
 
@@ -292,7 +292,7 @@ def read_log(folder: Path) -> tuple[list[Commit], int]:
 
 
 def append_commit(folder: Path, commit: Commit, at: int) -> int:
-    """Write a line at byte `at`, over what is left of a torn one; return where the next one goes."""
+    """Write a line at byte `at`, over the rest of a torn one; return the place of the next one."""
     with (folder / LOG).open("r+b") as log:
         log.truncate(at)
         log.seek(at)
@@ -303,14 +303,14 @@ def append_commit(folder: Path, commit: Commit, at: int) -> int:
 
 
 def settle(path: Path) -> int:
-    """Wait until what a file holds is on disk; return its size."""
+    """Wait until a file's contents are on disk; return its size."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size
 
 
 def cure(folder: Path) -> str:
-    """What to do about a damaged file."""
+    """Say how to mend a dataset with a damaged file."""
     return (
         f"`tutelage data repair {folder}` keeps the steps that are intact and sets the others aside, or take "
         "the file from a copy"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AACDConfig:
-    """AACD's settings.
+    """Settings of AACD.
 
     Attributes:
         budget: how long.
@@ -54,6 +54,8 @@ class AACD(ActorCritic):
     student's own critic, if any, is replaced (`VisionStudent.take_critic`), and so is what its config says of
     it. The expert itself stays as it is, and is asked nothing.
 
+    Logged metrics: those of `ActorCritic`.
+
     Raises:
         ValueError: when the expert has no critic, is several experts, or its discount is not known.
     """
@@ -79,7 +81,7 @@ class AACD(ActorCritic):
         super().__init__(task, expert, student, config, seed)
 
     def judge_anew(self, judged: Tensor | None, returns: Tensor) -> None:
-        """Leave the normalisers as the expert had them."""
+        """Keep the expert's normalisers as they are."""
 
 
 def distil(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BehaviourCloningConfig:
-    """Behaviour cloning's settings.
+    """Settings of behaviour cloning.
 
     Attributes:
         budget: how long.
@@ -60,7 +60,7 @@ class BehaviourCloningConfig:
 
 
 class BehaviourCloning(DistillationMethod):
-    """Training on the expert's own episodes.
+    """Trains a student on the expert's own episodes.
 
     The supervised approach whose error can grow with the square of the episode's length (Ross and Bagnell
     2010, "Efficient Reductions for Imitation Learning", theorem 2.1), as a baseline; with ``disturb="dart"``
@@ -69,6 +69,8 @@ class BehaviourCloning(DistillationMethod):
 
     The expert acts by the means of what it advises. The student computes its actions in every state, for the
     reported errors and for DART, though they are not taken. Otherwise as `DistillationMethod`.
+
+    Logged metrics: those of `DistillationMethod`, ``distillation/loss`` to ``cost/seconds``; no diagnostics.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class BehaviourCloning(DistillationMethod):
         self.disturbance = Disturbance(config, task.actions, self.generator)
 
     def round(self) -> float:
-        """Watch the expert, learn from all that it showed."""
+        """Let the expert act, then learn from all its frames so far."""
         config, ledger, learner = self.config, self.ledger, self.learner
         # D <- D u {(s, pi*(s))}, s visited by pi*, or by pi* + psi
         with ledger.clock("rollout"), torch_threads(1):
@@ -94,11 +96,11 @@ class BehaviourCloning(DistillationMethod):
         return 1.0
 
     def own_state(self) -> StateDict:
-        """The shape of the noise, which DART has learnt."""
+        """Return the shape of the noise, which DART has learnt."""
         return {"root": self.disturbance.root.clone()}
 
     def load_own_state(self, state: StateDict) -> None:
-        """Disturb as before."""
+        """Continue with the saved shape of the noise."""
         self.disturbance.root = state["root"].to(self.task.device)
 
 
@@ -115,7 +117,7 @@ def distil(
 
 
 class Disturbance:
-    """Noise on the expert's actions.
+    """Adds noise to the expert's actions.
 
     Args:
         config: which.
@@ -134,7 +136,7 @@ class Disturbance:
         self._products = torch.zeros(size, size, device=like.device)
 
     def __call__(self, student: Tensor, expert: Tensor) -> Tensor:
-        """The expert's actions with noise; takes note of the student's errors."""
+        """Return the expert's actions with noise; add the student's errors to the sums."""
         error = student - expert
         self._products += error.T @ error
         noise = torch.randn(expert.shape, generator=self.generator, device=expert.device)

@@ -1,4 +1,4 @@
-"""DAgger: the student acts, the expert labels every state it meets, and it learns from all of them."""
+"""DAgger: the student acts, the expert labels every state that it meets, and it learns from all of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DaggerConfig:
-    """DAgger's settings.
+    """Settings of DAgger.
 
     Attributes:
         budget: how long.
@@ -80,13 +80,15 @@ class DaggerConfig:
 
 
 class Dagger(DistillationMethod):
-    """Training by dataset aggregation.
+    """Trains a student by dataset aggregation.
 
     Ross, Gordon and Bagnell 2011, "A Reduction of Imitation Learning and Structured Prediction to No-Regret
     Online Learning" (AISTATS), algorithm 3.1, with a ring for the data set and a few gradient steps on it
     after each short round, instead of training anew; the student is the last policy, not the best.
 
     The expert's labels are the means of what it advises. Otherwise as `DistillationMethod`.
+
+    Logged metrics: those of `DistillationMethod`, ``distillation/loss`` to ``cost/seconds``; no diagnostics.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Dagger(DistillationMethod):
         self.buffer = FrameBuffer(config.buffer_frames, task.num_envs, self.frame_fields(), task.device)
 
     def round(self) -> float:
-        """Visit states with the mixture of expert and student, learn from all that were visited."""
+        """Visit states with the mixture of expert and student, then learn from all states visited so far."""
         config, ledger, learner = self.config, self.ledger, self.learner
         # "Sample T-step trajectories using pi_i = beta_i pi* + (1 - beta_i) pi^_i;
         #  D <- D u {(s, pi*(s))}": each environment draws at each step who acts; all states are labelled.
@@ -114,11 +116,11 @@ class Dagger(DistillationMethod):
         return share
 
     def own_state(self) -> StateDict:
-        """How many rounds there were: beta depends on it."""
+        """Return the number of rounds: beta depends on it."""
         return {"rounds": self.rounds}
 
     def load_own_state(self, state: StateDict) -> None:
-        """Go on with the next round."""
+        """Continue with the round after the saved ones."""
         self.rounds = int(state["rounds"])
 
 
@@ -135,7 +137,7 @@ def distil(
 
 
 def mixture(share: float, noise: float, generator: Generator) -> Drive:
-    """The expert, with noise, where a coin of probability `share` falls so, and the student elsewhere."""
+    """Let the expert act, with noise, with probability `share`, and the student otherwise."""
 
     def drive(student: Tensor, expert: Tensor) -> Tensor:
         chosen = torch.rand(len(student), 1, generator=generator, device=student.device) < share

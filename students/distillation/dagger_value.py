@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DaggerValueConfig(DaggerConfig):
-    """The settings of `DaggerValue`: those of `DaggerConfig`, whose `learning` is the critic's too, and more.
+    """Settings of `DaggerValue`: those of `DaggerConfig`, whose `learning` is the critic's too, and more.
 
     Attributes:
         beta_end: 0, as values are to be those of the student alone.
@@ -53,7 +53,7 @@ class DaggerValueConfig(DaggerConfig):
 
 
 class Steps(NamedTuple):
-    """What the critic learns from: `T` steps of `n` environments.
+    """The critic's lesson: `T` steps of `n` environments.
 
     Attributes:
         views: what it sees of the states in which the actions were taken, ``(T, n, size)``.
@@ -70,7 +70,7 @@ class Steps(NamedTuple):
 
 
 class DaggerValue(Dagger):
-    """`Dagger`, and the critic learns the values of whoever acts.
+    """`Dagger` whose critic learns the values of the policy that acts.
 
     Wan et al. 2023, "UniDexGrasp++: Improving Dexterous Grasping Policy Learning via Geometry-aware
     Curriculum and Iterative Generalist-Specialist Learning" (ICCV): so that a distilled generalist can be
@@ -93,8 +93,12 @@ class DaggerValue(Dagger):
         config: settings.
 
     Attributes:
-        diagnostics: of the last round: ``value_loss``, the mean squared error in units of the critic's
-            scale, over the updates; ``explained_variance`` of returns by the values before them.
+        diagnostics: of the last round.
+
+    Logged metrics: those of `DistillationMethod`, and
+
+    - ``diagnostics/value_loss``, the mean squared error in units of the critic's scale, over the updates;
+    - ``diagnostics/explained_variance`` of returns by the values before them.
 
     Raises:
         ValueError: when the student has no critic, or one that sees what the student sees.
@@ -118,7 +122,7 @@ class DaggerValue(Dagger):
         self.diagnostics: dict[str, float] = {}
 
     def round(self) -> float:
-        """Visit states as DAgger does, learn actions from all that were visited, and values from the last."""
+        """Visit states as DAgger does, learn actions from all so far, and values from the last ones."""
         config, ledger, learner = self.values, self.ledger, self.learner
         share = self.config.expert_share(self.rounds)
         with ledger.clock("rollout"), torch_threads(1):
@@ -132,7 +136,7 @@ class DaggerValue(Dagger):
         return share
 
     def visit(self, drive: Drive) -> Steps:
-        """Take `rollout_steps` steps, add them with their labels to the ring; return what the critic gets."""
+        """Take `rollout_steps` steps, add them with their labels to the ring; return the critic's lesson."""
         rolling, view = self.rolling, self.critic_view
         steps: list[Steps] = []
         for _ in range(self.values.rollout_steps):

@@ -83,7 +83,7 @@ class DistilThenRLConfig:
 
     @property
     def distillation(self) -> DaggerValueConfig:
-        """The first part."""
+        """Settings of the first part, distillation."""
         return DaggerValueConfig(
             budget=self.budget,
             learning=self.learning,
@@ -99,7 +99,7 @@ class DistilThenRLConfig:
 
     @property
     def reinforcement(self) -> AsymmetricPPOConfig:
-        """The second part."""
+        """Settings of the second part, reinforcement learning."""
         learning = replace(
             self.learning,
             augmentation=None,
@@ -110,13 +110,13 @@ class DistilThenRLConfig:
         return AsymmetricPPOConfig(self.budget, learning, self.ppo)
 
     def weight(self, spent: float) -> float:
-        """Of the divergence from the anchor, when the share `spent` of the budget is used up."""
+        """Weight of the divergence from the anchor, when the share `spent` of the budget is used up."""
         part = (spent - self.distil_share) / (1 - self.distil_share)
         return self.anchor_weight * (1 - min(1.0, max(0.0, part) / self.anchor_end))
 
 
 class DistilThenRL(DaggerValue):
-    """`DaggerValue` for a part of the budget, then PPO from student and critic as they are.
+    """`DaggerValue` for a part of the budget, then PPO on the same student and critic.
 
     As Wan et al. 2023, "UniDexGrasp++", fine-tune distilled students, and as others do after imitation: an
     expert that sees more than the student cannot show what the student should do where it does not see
@@ -136,6 +136,8 @@ class DistilThenRL(DaggerValue):
     Attributes:
         tuning: the second part; None before it has begun.
 
+    Logged metrics: in the first part those of `DaggerValue`, in the second those of `ActorCritic`.
+
     Raises:
         ValueError: when the student has no critic, or no distribution of actions to draw from.
     """
@@ -150,7 +152,7 @@ class DistilThenRL(DaggerValue):
         self.tuning: FineTuning | None = None
 
     def round(self) -> float:
-        """Distil, or learn from rewards."""
+        """Distil in the first part, learn from rewards in the second."""
         if self.tuning is None and self.ledger.spent < self.parts.distil_share:
             return super().round()
         if self.tuning is None:
@@ -161,7 +163,7 @@ class DistilThenRL(DaggerValue):
         return share
 
     def begin_tuning(self) -> None:
-        """Go over to reinforcement learning, with new episodes."""
+        """Begin reinforcement learning, with new episodes."""
         seed = int(torch.randint(2**62, (), generator=self.generator, device=self.task.device))
         self.tuning = tuning = FineTuning(self.task, self.expert, self.student, self.parts, seed)
         tuning.ledger = self.ledger
@@ -170,7 +172,7 @@ class DistilThenRL(DaggerValue):
         self.generator, self.buffer = tuning.generator, tuning.buffer
 
     def own_state(self) -> StateDict:
-        """Rounds of both parts, and the anchor."""
+        """Return the rounds of both parts, and the anchor."""
         return {**super().own_state(), "tuning": None if self.tuning is None else self.tuning.own_state()}
 
     def load_own_state(self, state: StateDict) -> None:
@@ -187,7 +189,7 @@ class DistilThenRL(DaggerValue):
 
 
 class FineTuning(ActorCritic):
-    """The second part of `DistilThenRL`: PPO from what is there, with an anchor.
+    """The second part of `DistilThenRL`: PPO of the distilled student and critic, with an anchor.
 
     Attributes:
         rounds: so far.
@@ -207,12 +209,12 @@ class FineTuning(ActorCritic):
             self.anchor_state = self.anchor.start(task.num_envs)
 
     def advise(self, obs_dict: Observations) -> Advice | None:
-        """Ask the expert, where it is the anchor, and its answers count."""
+        """Ask the expert for its actions, where it is the anchor and they count."""
         return self.asked.advise(obs_dict) if self.parts.anchor == "expert" and self.anchored else None
 
     @torch.no_grad()
     def roll_out(self) -> Trajectories:
-        """As in `ActorCritic`; where the anchor is a student, what it would have done comes with it."""
+        """Roll out as `ActorCritic` does; add the anchor's actions, where the anchor is a student."""
         # By whole rounds: learning takes the anchor's answers for all steps, or for none.
         self.anchored = self.parts.weight(self.ledger.spent) > 0
         found = super().roll_out()
@@ -236,7 +238,7 @@ class FineTuning(ActorCritic):
         return share
 
     def losses(self, heads: Heads, batch: Mapping[str, Tensor]) -> tuple[Tensor, Terms]:
-        """PPO's, and the anchor's; in the first rounds those of values alone."""
+        """Return PPO's losses and the anchor's; in the first rounds those of values alone."""
         losses, terms = super().losses(heads, batch)
         if not self.warming_up:
             return losses, terms
@@ -256,11 +258,11 @@ class FineTuning(ActorCritic):
 
     @property
     def warming_up(self) -> bool:
-        """Whether only the critic learns."""
+        """Whether the critic alone learns in this round."""
         return self.rounds < self.parts.warmup_rounds
 
     def own_state(self) -> StateDict:
-        """Rounds, and an anchor with what it remembers."""
+        """Return the rounds, and the anchor with its memory."""
         state: StateDict = {"rounds": self.rounds}
         if self.anchor is not None:
             state["anchor"] = {name: tensor.clone() for name, tensor in self.anchor.state_dict().items()}

@@ -32,7 +32,7 @@ NO_VALUES = (
 
 @dataclass(frozen=True)
 class KickstartingConfig:
-    """Kickstarting's settings.
+    """Settings of kickstarting.
 
     Attributes:
         budget: how long.
@@ -98,8 +98,13 @@ class Kickstarting(ActorCritic):
     Attributes:
         weight: lambda before annealing.
         asks: whether the expert is asked in this round.
-        diagnostics: also ``expert_kl``, the mean divergence on the states of the round, before learning from
-            them, NaN where the expert was not asked; ``weight``, lambda_k.
+        diagnostics: of the last round.
+
+    Logged metrics: those of `ActorCritic`, and
+
+    - ``diagnostics/expert_kl``, the mean divergence on the states of the round before learning from them;
+      left out where the expert was not asked;
+    - ``diagnostics/weight``, lambda_k.
 
     Raises:
         ValueError: for a gate of an expert that has no critic: at once where the expert tells, or else when
@@ -116,13 +121,13 @@ class Kickstarting(ActorCritic):
         self.weight = self.round_weight = config.weight
 
     def roll_out(self) -> Trajectories:
-        """As in `ActorCritic`; answers that could not count any more are not asked for."""
+        """Roll out as `ActorCritic` does, without asking for labels that count no more."""
         # By whole rounds: learning takes the expert's answers for all steps, or for none.
         self.asks = self.config.annealed(self.ledger.spent) > 0
         return super().roll_out()
 
     def advise(self, obs_dict: Observations) -> Advice | None:
-        """Ask about every state, as long as the answers count."""
+        """Ask the expert about every state, as long as its answers count."""
         if not self.asks:
             return None
         advice = self.asked.advise(obs_dict)
@@ -131,7 +136,7 @@ class Kickstarting(ActorCritic):
         return advice
 
     def learn(self, trajectories: Trajectories, memory: Tensor) -> None:
-        """Set lambda_k, and learn."""
+        """Set lambda_k, then take PPO's gradient steps."""
         divergence = math.nan
         if self.asks:
             means, stds = trajectories["means"], trajectories["stds"]
@@ -161,7 +166,7 @@ class Kickstarting(ActorCritic):
         return losses * (batch["expert/value"] > batch["values"]) if self.config.gate else losses
 
     def divergence(self, mean: Tensor, std: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Of a student's distributions, ``(..., a)``, from the expert's of the same states, ``(...)``."""
+        """Divergence of a student's distributions, ``(..., a)``, from the expert's, ``(...)``."""
         label, deviation = batch["expert/mean"], batch["expert/std"]
         if self.config.learning.clip_labels:
             label = label.clamp(-1, 1)
@@ -170,11 +175,11 @@ class Kickstarting(ActorCritic):
         return gaussian_kl(label, deviation, mean, std)
 
     def own_state(self) -> StateDict:
-        """The adaptive weight."""
+        """Return the adaptive weight."""
         return {"weight": self.weight}
 
     def load_own_state(self, state: StateDict) -> None:
-        """Go on with the weight that was reached."""
+        """Continue with the saved weight."""
         self.weight = float(state["weight"])
 
 

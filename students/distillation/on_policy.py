@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OnPolicyConfig:
-    """On-policy distillation's settings.
+    """Settings of on-policy distillation.
 
     Attributes:
         budget: how long.
@@ -52,12 +52,14 @@ class OnPolicyConfig:
 
 
 class OnPolicy(DistillationMethod):
-    """Training on the student's own roll-outs, labelled by the expert, and nothing older.
+    """Trains a student on its own last roll-out, labelled by the expert, and nothing older.
 
     rsl_rl's ``Distillation`` (Schwarke et al. 2025, "RSL-RL: A Learning Library for Robotics Research"):
     on-policy distillation (Czarnecki et al. 2019, "Distilling Policy Distillation": along the student's own
     trajectories) by gradients through time. With ``loss="kl"`` and a Gaussian head it follows the expert's
     distribution. Otherwise as `DistillationMethod`.
+
+    Logged metrics: those of `DistillationMethod`, ``distillation/loss`` to ``cost/seconds``; no diagnostics.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class OnPolicy(DistillationMethod):
         self.stochastic = config.stochastic and student.config.head == "gaussian"
 
     def round(self) -> float:
-        """Let the student act, and learn from that what the expert would have done."""
+        """Let the student act, then learn the actions that the expert would have taken."""
         config, ledger = self.config, self.ledger
         memory = self.rolling.state
         with ledger.clock("rollout"), torch_threads(1):

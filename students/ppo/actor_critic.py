@@ -1,4 +1,4 @@
-"""Reinforcement learning of students that see, by PPO: what all methods with a reward have in common.
+"""PPO of students that see, the base of all methods that learn from rewards.
 
 The update is ours, not rsl_rl's or SB3's, as these methods need parts that neither takes: a term of imitation
 in the loss, a critic that is foreign or frozen, stacks and memory together, and pictures that are kept once,
@@ -33,7 +33,7 @@ GAMMA = 0.99  # where neither the settings nor an expert say
 
 
 Trajectories = dict[str, Tensor]
-"""What ``T`` steps of ``n`` environments were, beside what was seen: fields of shape ``(T, n, ...)``.
+"""``T`` steps of ``n`` environments, beside their views: fields of shape ``(T, n, ...)``.
 
 ``actions`` as drawn, before clipping; ``means`` and ``stds`` of what they were drawn from; ``log_probs``;
 ``values`` of the states; ``next_values``, of the states that followed, the last ones of episodes included, 0
@@ -44,11 +44,11 @@ in every step.
 
 
 class ActorCriticConfig(MethodConfig, Protocol):
-    """What the settings of every method with a reward have."""
+    """Settings that every method with a reward has."""
 
     @property
     def ppo(self) -> PPOConfig:
-        """PPO's."""
+        """Settings of PPO."""
         ...
 
 
@@ -66,8 +66,15 @@ class ActorCritic(DistillationMethod):
         task, expert, student, config, seed: as of `DistillationMethod`.
 
     Attributes:
-        diagnostics: means over the last round's updates of the fields of `Terms`; ``std``, the mean deviation
-            of actions; ``explained_variance`` of returns by values.
+        diagnostics: of the last round.
+
+    Logged metrics: those of `DistillationMethod` (``action_error`` where an expert is asked), and means over
+    the round's gradient steps:
+
+    - ``diagnostics/surrogate``, PPO's clipped objective, negated; ``diagnostics/value``, the critic's squared
+      error in units of its scale; ``diagnostics/entropy`` of the policy;
+    - ``diagnostics/kl``, KL(old policy || new policy); ``diagnostics/clipped``, share of clipped ratios;
+    - ``diagnostics/std``, mean deviation of actions; ``diagnostics/explained_variance`` of returns by values.
 
     Raises:
         ValueError: also when the student has no critic, or no distribution of actions to draw from; or when
@@ -97,11 +104,11 @@ class ActorCritic(DistillationMethod):
     # --- what methods change ---------------------------------------------------------------------------
 
     def advise(self, obs_dict: Observations) -> Advice | None:
-        """Ask an expert about the states of a step; None: it is not asked."""
+        """Return an expert's answers about the states of a step; None without a question."""
         return None
 
     def added_losses(self, heads: Heads, batch: Mapping[str, Tensor]) -> Tensor | None:
-        """A term of the loss beside PPO's, of each sample, ``(...)``, weight included; None for none.
+        """Return a term of the loss beside PPO's, of each sample, ``(...)``, weight included; None for none.
 
         Args:
             heads: what the student answers.
@@ -124,7 +131,7 @@ class ActorCritic(DistillationMethod):
     # --- a round ---------------------------------------------------------------------------------------
 
     def round(self) -> float:
-        """Act, then learn from it."""
+        """Roll out, then learn from the roll-out."""
         with self.ledger.clock("rollout"), torch_threads(1):
             memory = self.rolling.state.memory
             trajectories = self.roll_out()
@@ -137,7 +144,7 @@ class ActorCritic(DistillationMethod):
 
     @torch.no_grad()
     def roll_out(self) -> Trajectories:
-        """Take `rollout_steps` steps of all environments; what was seen goes to `buffer`."""
+        """Take `rollout_steps` steps of all environments; the views go to `buffer`."""
         rolling, student = self.rolling, self.student
         critic_view, steps = student.config.critic_view, []
         for _ in range(self.ppo.rollout_steps):
@@ -180,7 +187,7 @@ class ActorCritic(DistillationMethod):
         return found
 
     def judge(self, obs_dict: Observations, state: StudentState) -> Tensor:
-        """Values of what is shown after a step, ``(n,)``; `state` stays as it is."""
+        """Return the critic's values of the views after a step, ``(n,)``; `state` stays as it is."""
         view, critic = self.student.config.critic_view, self.student.critic
         assert view is not None
         assert critic is not None
@@ -224,7 +231,7 @@ class ActorCritic(DistillationMethod):
         self.diagnostics = dict(zip(names, torch.stack(numbers).tolist(), strict=True))
 
     def losses(self, heads: Heads, batch: Mapping[str, Tensor]) -> tuple[Tensor, Terms]:
-        """Loss of each sample, ``(...)``, and PPO's parts of it.
+        """Return the loss of each sample, ``(...)``, and PPO's parts of it.
 
         ``L = L_clip + value_loss L_value - entropy H + what a method adds``
         """
@@ -256,7 +263,7 @@ class ActorCritic(DistillationMethod):
         if step.device.type == "cuda":
             shards = 1
         parts = zip(step.tensor_split(shards, -1), env.tensor_split(shards, -1), strict=True)
-        sums: list[Terms | None] = [None] * shards  # in the order of the shards, whoever is done first
+        sums: list[Terms | None] = [None] * shards  # in the order of the shards, not of their ends
         work = [partial(self._shard, data, memory, *part, sums, k) for k, part in enumerate(parts)]
         loss = self.learner.gradients(work)
         columns = zip(*filter(None, sums), strict=True)
@@ -295,7 +302,7 @@ class ActorCritic(DistillationMethod):
         return losses.sum(), losses.new_tensor(losses.numel())
 
     def frame_fields(self) -> dict[str, Tensor]:
-        """Examples of what the ring keeps of a step: what student and critic see."""
+        """Return example fields of a step for the ring: the views of student and critic."""
         return {name: self.rolling.obs_dict[name] for name in self.learner.inputs}
 
     def _shown(self, obs_dict: Observations) -> Observations:
@@ -308,7 +315,7 @@ class ActorCritic(DistillationMethod):
 
 
 def discount(ppo: PPOConfig, expert: object) -> float:
-    """The discount of the settings, or of an expert that tells its own, or 0.99."""
+    """Return the discount of the settings, or else of the expert, or else 0.99."""
     if ppo.gamma is not None:
         return ppo.gamma
     found = getattr(expert, "gamma", None)
@@ -316,7 +323,7 @@ def discount(ppo: PPOConfig, expert: object) -> float:
 
 
 def check_actor_critic(student: VisionStudent) -> None:
-    """Make sure that a student can learn from rewards.
+    """Check that a student can learn from rewards.
 
     Raises:
         ValueError: when it has no distribution of actions, or no critic.
@@ -330,7 +337,7 @@ def check_actor_critic(student: VisionStudent) -> None:
 
 
 def check_augmentation(student: VisionStudent, learning: LearningConfig) -> None:
-    """Make sure that a student which acts on augmented pictures compares none of them.
+    """Check that a student which acts on augmented pictures compares none of them.
 
     Raises:
         ValueError: when it does, in a stack or by memory.
@@ -343,7 +350,7 @@ def check_augmentation(student: VisionStudent, learning: LearningConfig) -> None
 
 
 def check_head(student: VisionStudent) -> None:
-    """Make sure that a student has a distribution of actions.
+    """Check that a student has a distribution of actions.
 
     Raises:
         ValueError: when it has none.

@@ -77,7 +77,7 @@ class PPOConfig:
 
 
 class Terms(NamedTuple):
-    """Parts of the loss, and what tells how the update goes, of each sample, ``(...)``.
+    """Parts of the loss, and diagnostics of the update, of each sample, ``(...)``.
 
     Attributes:
         surrogate: the clipped one, negated, to be minimised.

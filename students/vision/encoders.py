@@ -65,7 +65,7 @@ class PixelConv2d(nn.Conv2d):
 
 
 class Encoder(nn.Module):
-    """What all encoders are.
+    """Base of all encoders.
 
     Attributes:
         features: how many they give.
@@ -324,7 +324,7 @@ class PointNet(Encoder):
         return self.encode_points(torch.cat([points, colours], -1).flatten(1, 2), valid.flatten(1))
 
     def encode_points(self, points: Tensor, valid: Tensor) -> Tensor:
-        """Features of sets of points, whatever their order.
+        """Features of sets of points, independent of their order.
 
         Args:
             points: ``(n, p, 3)``, or with colours from -0.5 to 0.5 ``(n, p, 6)``.

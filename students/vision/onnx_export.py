@@ -87,7 +87,7 @@ def export_onnx(student: VisionStudent, path: str | Path) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says of packages that it would need for other networks."""
+    """Silence the exporter's hints about packages that other networks would need."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

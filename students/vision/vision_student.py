@@ -1,4 +1,4 @@
-"""Students that see: an image encoder, what the robot feels, perhaps a memory, and a head for actions."""
+"""Students that see: an image encoder, the robot's own joints, perhaps a memory, and a head for actions."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class VisionStudent(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
@@ -145,7 +145,7 @@ class VisionStudent(nn.Module):
         deterministic: bool = True,
         generator: Generator | None = None,
     ) -> tuple[Tensor, StudentState]:
-        """Actions for what a task shows now.
+        """Choose actions for the present observations of a task.
 
         Args:
             obs_dict: of the task: single frames.
@@ -171,7 +171,7 @@ class VisionStudent(nn.Module):
         return actions.clamp(-1, 1), state
 
     def forward(self, inputs: Mapping[str, Tensor], state: StudentState) -> Heads:
-        """Answer a batch, with gradients.
+        """Compute the output for a batch, with gradients.
 
         Args:
             inputs: as ``obs_dict``, but with stacked frames, if any, ``(n, frames, *image)``, oldest first.
@@ -187,7 +187,7 @@ class VisionStudent(nn.Module):
     def forward_sequence(
         self, inputs: Mapping[str, Tensor], state: StudentState, started: Tensor | None = None
     ) -> Heads:
-        """Answer sequences, with gradients through time: all images at once, then the memory step by step.
+        """Compute outputs of sequences, with gradients through time: all images, then the memory by steps.
 
         Args:
             inputs: as of `forward`, with time in front: ``(T, n, ...)``.
@@ -243,12 +243,12 @@ class VisionStudent(nn.Module):
         return list(self.encoders)  # type: ignore[arg-type]
 
     def observe(self, obs_dict: Mapping[str, Tensor]) -> None:
-        """Take what a task shows into the normaliser of the view that the student predicts, if any."""
+        """Update the normaliser of the view that the student predicts, if any, by a task's observations."""
         if self.predictor is not None:
             self.predictor.observe(obs_dict[self.predictor.view])
 
     def take_critic(self, critic: Critic, view: str) -> None:
-        """Be judged by another critic, which sees `view`; `config` and `shapes` tell so from now on."""
+        """Replace the critic by another, which sees `view`; `config` and `shapes` follow."""
         self.critic = critic.to(self.device)
         self.shapes[view] = (critic.inputs,)
         self.config = dataclasses.replace(
@@ -272,7 +272,7 @@ class VisionStudent(nn.Module):
         (Path(folder) / HEAD).unlink(missing_ok=True)
 
     def _write(self, folder: str | Path) -> None:
-        """What students of all kinds save."""
+        """Write the files that students of all kinds have."""
         from safetensors.torch import save_file
 
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
@@ -284,7 +284,7 @@ class VisionStudent(nn.Module):
 
     @staticmethod
     def load(folder: str | Path, device: str | torch.device = "cpu") -> VisionStudent:
-        """Read what `save` wrote; executes no code.
+        """Read the files of `save`; executes no code.
 
         Raises:
             FileNotFoundError: when there is no such file.

@@ -60,7 +60,7 @@ class GeoCurriculum:
     Logged metrics:
         - ``level``: 0 with one task; the number of `splits`, plus 1, with the whole space.
         - ``tasks``: how many are proposed from; in the last level, 0: any.
-        - ``success``: the last average on what was new in its level; 0 before.
+        - ``success``: the last average on the tasks that were new in its level; 0 before.
 
     Notes:
         Beyond the paper: a level ends when success on the tasks that are new in it passes a threshold; the
@@ -124,7 +124,7 @@ class GeoCurriculum:
             self._windows = 0
 
     def _enter(self, level: int) -> None:
-        """Make ready to recognise what is new in a level: its tasks, sorted by their first parameter."""
+        """Prepare to recognise the new tasks of a level, sorted by their first parameter."""
         self.level = level
         begin, end = [0, *self._sizes, len(self._tasks)][level : level + 2]
         new = self._tasks[begin:end]

@@ -1,4 +1,4 @@
-"""What all distillation methods share: the parts of a run, its loop, and its state by value."""
+"""The base of all distillation methods: the parts of a run, its loop, and its state by value."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 
 class MethodConfig(Protocol):
-    """What the settings of every method have."""
+    """Settings that every method has."""
 
     @property
     def budget(self) -> Budget:
-        """How long."""
+        """Frames or seconds of the training."""
         ...
 
     @property
     def learning(self) -> LearningConfig:
-        """The student's gradient steps."""
+        """Settings of the student's gradient steps."""
         ...
 
 
 class DistillationMethod(ABC):
-    """A student's training, round by round: the base of all methods.
+    """Trains a student round by round: the base of all methods.
 
     A method is a class with `round`, which rolls out and learns. ::
 
@@ -59,7 +59,7 @@ class DistillationMethod(ABC):
         expert: what the student learns from; None in methods that ask no expert.
         student: trained in place.
         config: settings.
-        seed: of minibatches, augmentation and whatever else is drawn. The same task (freshly made), student,
+        seed: of minibatches, augmentation and all else that is drawn. The same task (freshly made), student,
             seed and budget of frames give the same student on a CPU.
 
     Attributes:
@@ -67,6 +67,18 @@ class DistillationMethod(ABC):
         learner: the student's optimiser.
         ledger: counts and clocks.
         rolling: the episodes that are under way.
+
+    Logged metrics, of every method after every round:
+
+    - ``distillation/loss``, mean over the round's gradient steps; ``distillation/learning_rate``;
+    - ``distillation/expert_share``, the probability with which the expert acted;
+    - ``success/roll_out``, share of the round's episodes that succeeded, by expert or student;
+    - ``action_error/<action>``, mean absolute difference of the student's and the expert's clipped actions
+      before learning from them, where the expert was asked;
+    - ``rates/rolled_frames_per_second`` and ``rates/trained_frames_per_second``, in the round;
+    - ``cost/expert_queries``, ``cost/gradient_steps``, ``cost/environment_steps``, ``cost/seconds``, so far;
+      the last two include the expert's training;
+    - ``diagnostics/<name>``, of methods that have an attribute ``diagnostics``: see their pages.
 
     Raises:
         ValueError: when expert or student, what it predicts or its critic do not fit the task.
@@ -97,7 +109,7 @@ class DistillationMethod(ABC):
         """Roll out, then learn; return the probability with which the expert acted."""
 
     def run(self, on_progress: OnProgress | None = None) -> DistillationResult:
-        """Go on until the budget is spent.
+        """Train until the budget is spent.
 
         Args:
             on_progress: called after every round; where it returns False, the distillation ends.
@@ -118,7 +130,7 @@ class DistillationMethod(ABC):
 
     @property
     def ring(self) -> FrameBuffer | None:
-        """The attribute ``buffer``, of methods that have one."""
+        """The ring of frames of methods that have one, their attribute ``buffer``."""
         buffer = getattr(self, "buffer", None)
         return buffer if isinstance(buffer, FrameBuffer) else None
 
@@ -167,16 +179,16 @@ class DistillationMethod(ABC):
             raise StateError(f"the state does not fit this {type(self).__name__}: {error!r}") from None
 
     def own_state(self) -> StateDict:
-        """What a method adds to `state_dict`: tensors, arrays and JSON values, in nested dicts and lists."""
+        """Return a method's part of `state_dict`: tensors, arrays, JSON values, in nested dicts and lists."""
         return {}
 
     def load_own_state(self, state: StateDict) -> None:
-        """Put back what `own_state` gave, with tensors on the CPU, before weights and ring are put back."""
+        """Restore an `own_state`, with tensors on the CPU, before weights and ring are restored."""
 
     # --- inner works -----------------------------------------------------------------------------------
 
     def frame_fields(self) -> dict[str, Any]:
-        """Examples of what a ring of frames keeps of a step, for its shapes and types."""
+        """Return example fields of a step, from which a ring of frames takes shapes and types."""
         task = self.task
         return self.learner.fields(self.rolling.obs_dict, task.actions, task.actions)
 

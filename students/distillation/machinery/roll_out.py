@@ -1,4 +1,4 @@
-"""Stepping a task while an expert labels what a student meets: what all distillation methods share."""
+"""Roll-outs in which an expert labels the states of a student, which all distillation methods share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Drive = Callable[[Tensor, Tensor], Tensor]
 
 
 class RollOut:
-    """Running episodes of a task, begun anew when this is made.
+    """Runs the episodes of a task, which begin anew when this is made.
 
     Args:
         task: its automatic reset must be on.
@@ -60,7 +60,7 @@ class RollOut:
             buffer: where frames go.
             steps: how many.
             drive: who acts.
-            learner: knows what is to be kept of a step.
+            learner: knows which fields of a step are kept.
             ledger: counts frames, queries, errors, ended episodes.
             deterministic: whether the student's action is its mean.
             generator: of the student's actions where not.
@@ -117,7 +117,7 @@ class RollOut:
 
 
 def check_fit(task: VecTask, expert: Expert | None, student: VisionStudent) -> None:
-    """Make sure that an expert, if any, and a student can act in a task.
+    """Check that an expert, if any, and a student can act in a task.
 
     Raises:
         ValueError: when a view is not there, or the number of actions or the size of a view differs.
