@@ -35,7 +35,7 @@ SEEN = {
     "held-out looks": "Held-out looks",
     "held-out objects": "Held-out objects",
     "looks beyond": "Looks beyond those of the training in every respect",
-    "beside what the expert knows": "What the student sees, beside what the expert knows",
+    "beside what the expert knows": "The student's pictures, beside the expert's knowledge",
 }
 """Pictures in the folders of the cells, and their titles."""
 
@@ -177,7 +177,7 @@ def _errors(found: Distillation, done: list[str], how: dict[str, Any]) -> Iterat
         measured = found.description["test_sets"][0]  # whichever one the report compares on
         yield Picture(
             "action-error",
-            "How far actions are from the expert's",
+            "Error of actions against the expert's",
             f"Mean absolute difference in the states that the student meets on {measured}, action by "
             "action; actions are from -1 to 1.",
             png_of(plots.bars(values, palette_of(found), label="action error")),

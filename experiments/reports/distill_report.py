@@ -113,7 +113,7 @@ def _findings(found: Distillation, rows: list[dict[str, Any]], confidence: float
     if few < 5:
         said.append(
             f"With as few as {few} run{'s' * (few != 1)} for a method, intervals are rough, and only large "
-            "differences can be told."
+            "differences can be detected."
         )
     if different := _different(found):
         said.append(
@@ -164,7 +164,7 @@ def _html(
     body = [f"<h1>{html.escape(title)}</h1>", f'<p class="lead">{html.escape(lead)}</p>']
     if bad := _unfinished(found):
         text = f"{len(bad)} of {len(found.runs)} runs are not finished; they are listed below."
-        body.append(f'<div class="warning">{text} What they have evaluated so far is in the curves.</div>')
+        body.append(f'<div class="warning">{text} Their evaluations so far are in the curves.</div>')
     body.append(f'<div class="findings">{"".join(f"<p>{html.escape(s)}</p>" for s in said)}</div>')
     colours = [palette[row["method"]] for row in rows]
     baseline = 0 if len(rows) > 1 else None

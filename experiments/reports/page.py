@@ -188,7 +188,7 @@ def render_html(
         text = (
             f"{len(bad)} of {len(grid.cells)} runs are not finished or cannot be used; they are listed below."
         )
-        body.append(f'<div class="warning">{text} What they have evaluated so far is in the curves.</div>')
+        body.append(f'<div class="warning">{text} Their evaluations so far are in the curves.</div>')
     for student in grid.students:
         mine = [row for row in rows if row["student"] == student]
         body.append(f"<h2>Student {html.escape(student)}, at step {mine[0]['step']:,}</h2>")

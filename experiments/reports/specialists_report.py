@@ -34,7 +34,7 @@ def report_specialists(config: ReportConfig) -> Path:
     results = {seed: read_json(config.folder / f"seed-{seed}" / "results.json") for seed in seeds}
     results = {seed: found for seed, found in results.items() if found}
     if not results:
-        raise GridError(f"no seed in {config.folder} has finished; the same command goes on")
+        raise GridError(f"no seed in {config.folder} has finished; type its command again, and it goes on")
     arms = list(dict.fromkeys(arm for found in results.values() for arm in found["arms"]))
     rows = [
         _row(arm, [found["arms"][arm] for found in results.values() if arm in found["arms"]]) for arm in arms

@@ -317,7 +317,7 @@ def findings(
     if few < 5:
         said.append(
             f"With as few as {few} run{'s' * (few != 1)} for a task teacher, intervals are rough and only "
-            "large differences can be told: what is not clear here may still be real."
+            "large differences can be detected: unclear ones may still be real."
         )
     short = sum(row["runs_asked"] - row["runs"] for row in rows if row["student"] == student)
     if short:

@@ -186,7 +186,7 @@ def read_layout(folder: Path) -> tuple[Layout, dict[str, Any]]:
         schema = found["schema"]
     except (ValueError, KeyError, TypeError, OSError):
         raise DatasetError(
-            f"{path} is damaged, or of something that is no dataset of tutelage (no {_KEY!r} in its "
+            f"{path} is damaged, or belongs to no dataset of tutelage (no {_KEY!r} in its "
             "attributes); take the file from a copy, or choose another folder"
         ) from None
     if schema != SCHEMA:
@@ -204,7 +204,7 @@ def read_layout(folder: Path) -> tuple[Layout, dict[str, Any]]:
         return layout, dict(found["metadata"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
-            f"{path} describes no dataset that can be ({error}); take the file from a copy"
+            f"{path} describes an impossible dataset ({error}); take the file from a copy"
         ) from None
 
 
