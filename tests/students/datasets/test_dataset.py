@@ -372,7 +372,7 @@ def test_foreign_folders(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'\.\./x' cannot be the name of a field"):
         DatasetWriter(tmp_path / "new", {"../x": torch.zeros(1)}, {})
     zarr.create_group(tmp_path / "zarr")
-    with pytest.raises(DatasetError, match="something that is no dataset of tutelage"):
+    with pytest.raises(DatasetError, match="belongs to no dataset of tutelage"):
         Dataset(tmp_path / "zarr")
 
 
