@@ -91,7 +91,7 @@ class Distillation:
 
     def expert_scores(self, test_set: str) -> FloatArray:
         """Success of the experts in percent."""
-        return np.array([100 * found["success"][test_set] for found in self.experts.values()])
+        return np.array([100 * expert["success"][test_set] for expert in self.experts.values()])
 
     def shares(self, method: str, test_set: str) -> FloatArray:
         """Success of each finished run in percent of that of its seed's expert, where there is one."""
@@ -124,8 +124,8 @@ def read_distillation(folder: Path) -> Distillation:
         raise GridError(f"{folder / DESCRIPTION} cannot be understood ({error!r})") from None
     experts = {}
     for seed in sorted({seed for _, seed in cells}):
-        if found := read_json(folder / "experts" / f"seed-{seed}" / "results.json"):
-            experts[seed] = found
+        if results := read_json(folder / "experts" / f"seed-{seed}" / "results.json"):
+            experts[seed] = results
     runs = tuple(_read_run(folder, method, seed, test_sets) for method, seed in cells)
     methods = tuple(dict.fromkeys(method for method, _ in cells))
     baseline = baseline if baseline in methods else methods[0]

@@ -261,14 +261,14 @@ def bars(values: dict[str, dict[str, Estimate]], palette: dict[str, str], *, lab
         palette: name -> colour.
         label: of the vertical axis.
     """
-    kinds = list(dict.fromkeys(kind for found in values.values() for kind in found))
+    kinds = list(dict.fromkeys(kind for estimates in values.values() for kind in estimates))
     figure, axes = _figure(max(5.6, 0.25 * len(kinds) * len(values) + 1.5), 2.9, 1, 1)
     axis, width = axes[0, 0], 0.8 / max(len(values), 1)
     axis.grid(True, axis="y")
-    for i, (name, found) in enumerate(values.items()):
+    for i, (name, estimates) in enumerate(values.items()):
         for at, kind in enumerate(kinds):
-            if kind in found and np.isfinite(found[kind].value):
-                e, x = found[kind], at + (i - (len(values) - 1) / 2) * width
+            if kind in estimates and np.isfinite(estimates[kind].value):
+                e, x = estimates[kind], at + (i - (len(values) - 1) / 2) * width
                 axis.bar(x, float(e.value), width=0.92 * width, color=palette[name])
                 if np.isfinite(e.low):
                     axis.plot([x, x], [float(e.low), float(e.high)], color=INK, linewidth=1)

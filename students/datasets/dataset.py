@@ -320,17 +320,17 @@ def _same(folder: Path, layout: Layout, metadata: Mapping[str, Any]) -> Layout:
     """The layout on disk, where fields and metadata are the ones given."""
     import json
 
-    found, known = dataset_files.read_layout(folder)
+    stored, known = dataset_files.read_layout(folder)
     # As text: NaN, which an expert's facts may hold, is not equal to itself.
     on_disk, given = ({k: json.dumps(v, sort_keys=True) for k, v in m.items()} for m in (known, metadata))
     keys = [
         key for key in {**on_disk, **given} if key not in MAY_DIFFER and on_disk.get(key) != given.get(key)
     ]
-    names = {**found.fields, **layout.fields}
-    keys += [f"field {name}" for name in names if found.fields.get(name) != layout.fields.get(name)]
+    names = {**stored.fields, **layout.fields}
+    keys += [f"field {name}" for name in names if stored.fields.get(name) != layout.fields.get(name)]
     if keys:
         raise DatasetError(
             f"{folder} holds other data (different: {', '.join(sorted(keys))}); record into another folder, "
             "or repeat the options of the first recording"
         )
-    return found
+    return stored

@@ -182,8 +182,8 @@ def read_layout(folder: Path) -> tuple[Layout, dict[str, Any]]:
     if not path.exists():
         raise DatasetError(f"{folder} is no dataset of tutelage: it has no {GROUP}")
     try:
-        found = json.loads(path.read_text())["attributes"][_KEY]
-        schema = found["schema"]
+        values = json.loads(path.read_text())["attributes"][_KEY]
+        schema = values["schema"]
     except (ValueError, KeyError, TypeError, OSError):
         raise DatasetError(
             f"{path} is damaged, or belongs to no dataset of tutelage (no {_KEY!r} in its "
@@ -197,11 +197,11 @@ def read_layout(folder: Path) -> tuple[Layout, dict[str, Any]]:
     try:
         fields = {
             name: Field(tuple(map(int, field["shape"])), field["dtype"])
-            for name, field in found["fields"].items()
+            for name, field in values["fields"].items()
         }
-        layout = Layout(int(found["num_envs"]), int(found["chunk_steps"]), fields)
+        layout = Layout(int(values["num_envs"]), int(values["chunk_steps"]), fields)
         _check_layout(layout)
-        return layout, dict(found["metadata"])
+        return layout, dict(values["metadata"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
             f"{path} describes an impossible dataset ({error}); take the file from a copy"
@@ -236,15 +236,15 @@ def open_array(folder: Path, layout: Layout, name: str, write: bool = False) -> 
 
     path, field = folder / name / GROUP, layout.fields[name]
     try:
-        found = json.loads(path.read_text())
-        chunks = found["chunk_grid"]["configuration"]["chunk_shape"]
+        values = json.loads(path.read_text())
+        chunks = values["chunk_grid"]["configuration"]["chunk_shape"]
         fits = (
             tuple(chunks) == (layout.chunk_steps, *field.shape)
-            and tuple(found["shape"][1:]) == field.shape
-            and found["data_type"] == field.dtype
-            and tuple(codec["name"] for codec in found["codecs"]) == _CODECS
-            and found["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "."}}
-            and not found.get("storage_transformers")
+            and tuple(values["shape"][1:]) == field.shape
+            and values["data_type"] == field.dtype
+            and tuple(codec["name"] for codec in values["codecs"]) == _CODECS
+            and values["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "."}}
+            and not values.get("storage_transformers")
         )
     except (ValueError, KeyError, TypeError, OSError):
         fits = False

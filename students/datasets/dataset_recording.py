@@ -124,8 +124,8 @@ def record(
     task.auto_reset = True
     task.seed(seeds)
     recording = _Recording(task, expert, student, config, generator)
-    told = {**describe(task, expert, config, student), "seed": seed, **(metadata or {})}
-    with DatasetWriter(folder, recording.peek(), told, config.chunk_frames) as writer, torch_threads(1):
+    described = {**describe(task, expert, config, student), "seed": seed, **(metadata or {})}
+    with DatasetWriter(folder, recording.peek(), described, config.chunk_frames) as writer, torch_threads(1):
         while writer.steps * task.num_envs < config.frames:
             was = writer.steps
             recording.step(writer)
@@ -207,7 +207,7 @@ def describe(
             height, width = view.shape[1:3]
             cameras.setdefault(camera, {"width": width, "height": height, "modalities": []})
             cameras[camera]["modalities"].append(modality)
-    told = {
+    values = {
         "task": f"{cls.__module__}:{cls.__qualname__}",
         "task_space": task.task_space.to_json(),
         "max_episode_length": task.max_episode_length,
@@ -220,7 +220,7 @@ def describe(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: _version(name) for name in ("tutelage", "mujoco", "torch", "zarr", "numpy")},
     }
-    return dict(json.loads(json.dumps(told)))
+    return dict(json.loads(json.dumps(values)))
 
 
 def _version(package: str) -> str:

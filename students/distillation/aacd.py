@@ -80,7 +80,7 @@ class AACD(ActorCritic):
         student.take_critic(critic.requires_grad_(not config.freeze_critic), view)
         super().__init__(task, expert, student, config, seed)
 
-    def judge_anew(self, judged: Tensor | None, returns: Tensor) -> None:
+    def update_normalizers(self, judged: Tensor | None, returns: Tensor) -> None:
         """Keep the expert's normalisers as they are."""
 
 

@@ -83,16 +83,16 @@ class BehaviourCloning(DistillationMethod):
 
     def round(self) -> float:
         """Let the expert act, then learn from all its frames so far."""
-        config, ledger, learner = self.config, self.ledger, self.learner
+        config, counts, learner = self.config, self.counts, self.learner
         # D <- D u {(s, pi*(s))}, s visited by pi*, or by pi* + psi
-        with ledger.clock("rollout"), torch_threads(1):
-            self.rolling.fill(self.buffer, config.rollout_steps, self.disturbance, learner, ledger)
+        with counts.clock("rollout"), torch_threads(1):
+            self.rolling.fill(self.buffer, config.rollout_steps, self.disturbance, learner, counts)
             self.disturbance.adapt()
         # min over theta of E_{s ~ D} loss(pi_theta(s), pi*(s))
-        with ledger.clock("learning"), torch_threads(1):
-            learner.decay(ledger.spent)
+        with counts.clock("learning"), torch_threads(1):
+            learner.decay(counts.spent)
             for _ in range(config.updates):
-                ledger.add_update(*learner.update(self.buffer))
+                counts.add_update(*learner.update(self.buffer))
         return 1.0
 
     def own_state(self) -> StateDict:

@@ -100,18 +100,18 @@ class Dagger(DistillationMethod):
 
     def round(self) -> float:
         """Visit states with the mixture of expert and student, then learn from all states visited so far."""
-        config, ledger, learner = self.config, self.ledger, self.learner
+        config, counts, learner = self.config, self.counts, self.learner
         # "Sample T-step trajectories using pi_i = beta_i pi* + (1 - beta_i) pi^_i;
         #  D <- D u {(s, pi*(s))}": each environment draws at each step who acts; all states are labelled.
         share = config.expert_share(self.rounds)
-        with ledger.clock("rollout"), torch_threads(1):
+        with counts.clock("rollout"), torch_threads(1):
             drive = mixture(share, config.noise, self.generator)
-            self.rolling.fill(self.buffer, config.rollout_steps, drive, learner, ledger)
+            self.rolling.fill(self.buffer, config.rollout_steps, drive, learner, counts)
         # "Train classifier pi^_{i+1} on D": min over theta of E_{s ~ D} loss(pi_theta(s), pi*(s))
-        with ledger.clock("learning"), torch_threads(1):
-            learner.decay(ledger.spent)
+        with counts.clock("learning"), torch_threads(1):
+            learner.decay(counts.spent)
             for _ in range(config.updates):
-                ledger.add_update(*learner.update(self.buffer))
+                counts.add_update(*learner.update(self.buffer))
         self.rounds += 1
         return share
 

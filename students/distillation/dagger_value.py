@@ -123,14 +123,14 @@ class DaggerValue(Dagger):
 
     def round(self) -> float:
         """Visit states as DAgger does, learn actions from all so far, and values from the last ones."""
-        config, ledger, learner = self.values, self.ledger, self.learner
+        config, counts, learner = self.values, self.counts, self.learner
         share = self.config.expert_share(self.rounds)
-        with ledger.clock("rollout"), torch_threads(1):
+        with counts.clock("rollout"), torch_threads(1):
             steps = self.visit(mixture(share, config.noise, self.generator))
-        with ledger.clock("learning"), torch_threads(1):
-            learner.decay(ledger.spent)
+        with counts.clock("learning"), torch_threads(1):
+            learner.decay(counts.spent)
             for _ in range(config.updates):
-                ledger.add_update(*learner.update(self.buffer))
+                counts.add_update(*learner.update(self.buffer))
             self.learn_values(steps)
         self.rounds += 1
         return share
@@ -150,7 +150,7 @@ class DaggerValue(Dagger):
             rolling.obs_dict, rewards, dones, extras = self.task.step(drive(actions, right))
             rolling.started = ended = dones.bool()
             rolling.state = state.reset(ended)
-            self.ledger.add_step(ended, extras["success"], (actions - right).abs())
+            self.counts.add_step(ended, extras["success"], (actions - right).abs())
             # The terminal observations are the last ones of what ended, and elsewhere what is shown now.
             last = extras["terminal_obs"][view]
             steps.append(Steps(shown[view], last, rewards.clone(), ended, ended & ~extras["time_outs"]))
@@ -173,7 +173,7 @@ class DaggerValue(Dagger):
         """Bring the critic nearer to the returns: ``min mean ((V(s_t) - R_t) / scale)^2``."""
         critic, views = self.critic, steps.views.flatten(0, 1)
         critic.observe(views)
-        values, returns = (found.flatten() for found in self.targets(steps))
+        values, returns = (part.flatten() for part in self.targets(steps))
         critic.follow(returns)
         losses = []
         for _ in range(self.values.value_epochs):

@@ -21,7 +21,7 @@ from tutelage.students.ppo.formulas import PPOConfig, Terms
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import Observations, VecTask
-    from tutelage.students.vision.student_state import Heads
+    from tutelage.students.vision.student_state import StudentOutput
     from tutelage.students.vision.vision_student import VisionStudent
     from tutelage.teachers.experts.mlp_expert import Advice, Expert
 
@@ -153,7 +153,7 @@ class DistilThenRL(DaggerValue):
 
     def round(self) -> float:
         """Distil in the first part, learn from rewards in the second."""
-        if self.tuning is None and self.ledger.spent < self.parts.distil_share:
+        if self.tuning is None and self.counts.spent < self.parts.distil_share:
             return super().round()
         if self.tuning is None:
             self.begin_tuning()
@@ -166,7 +166,7 @@ class DistilThenRL(DaggerValue):
         """Begin reinforcement learning, with new episodes."""
         seed = int(torch.randint(2**62, (), generator=self.generator, device=self.task.device))
         self.tuning = tuning = FineTuning(self.task, self.expert, self.student, self.parts, seed)
-        tuning.ledger = self.ledger
+        tuning.counts = self.counts
         # What is saved, and told of, is from now on the second part's.
         self.learner, self.rolling = tuning.learner, tuning.rolling
         self.generator, self.buffer = tuning.generator, tuning.buffer
@@ -201,7 +201,7 @@ class FineTuning(ActorCritic):
     ) -> None:
         settings = config.reinforcement
         super().__init__(task, expert, student, settings, seed)
-        self.parts, self.asked, self.rounds, self.anchored = config, expert, 0, True
+        self.parts, self.advisor, self.rounds, self.anchored = config, expert, 0, True
         self.learner = PartLearner(student, settings.learning, self.generator, config.distil_share, 1.0)
         self.anchor: VisionStudent | None = None
         if config.anchor == "student":
@@ -210,26 +210,26 @@ class FineTuning(ActorCritic):
 
     def advise(self, obs_dict: Observations) -> Advice | None:
         """Ask the expert for its actions, where it is the anchor and they count."""
-        return self.asked.advise(obs_dict) if self.parts.anchor == "expert" and self.anchored else None
+        return self.advisor.advise(obs_dict) if self.parts.anchor == "expert" and self.anchored else None
 
     @torch.no_grad()
     def roll_out(self) -> Trajectories:
         """Roll out as `ActorCritic` does; add the anchor's actions, where the anchor is a student."""
         # By whole rounds: learning takes the anchor's answers for all steps, or for none.
-        self.anchored = self.parts.weight(self.ledger.spent) > 0
-        found = super().roll_out()
+        self.anchored = self.parts.weight(self.counts.spent) > 0
+        trajectories = super().roll_out()
         if self.anchor is None or not self.anchored:
-            return found
+            return trajectories
         buffer, length = self.buffer, self.ppo.rollout_steps
         envs = torch.arange(buffer.num_envs, device=buffer.device)
         means, stds = [], []
         for step in range(buffer.size - length, buffer.size):
             seen = buffer.gather(torch.full_like(envs, step), envs, self.learner.stacks, age=True)
-            heads = self.anchor(seen, self.anchor_state.reset(seen["age"] == 0))
-            self.anchor_state = heads.state
-            means.append(heads.mean)
-            stds.append(heads.std)
-        return {**found, "expert/mean": torch.stack(means), "expert/std": torch.stack(stds)}
+            output = self.anchor(seen, self.anchor_state.reset(seen["age"] == 0))
+            self.anchor_state = output.state
+            means.append(output.mean)
+            stds.append(output.std)
+        return {**trajectories, "expert/mean": torch.stack(means), "expert/std": torch.stack(stds)}
 
     def round(self) -> float:
         """Act, then learn from it."""
@@ -237,24 +237,24 @@ class FineTuning(ActorCritic):
         self.rounds += 1
         return share
 
-    def losses(self, heads: Heads, batch: Mapping[str, Tensor]) -> tuple[Tensor, Terms]:
+    def losses(self, output: StudentOutput, batch: Mapping[str, Tensor]) -> tuple[Tensor, Terms]:
         """Return PPO's losses and the anchor's; in the first rounds those of values alone."""
-        losses, terms = super().losses(heads, batch)
+        losses, terms = super().losses(output, batch)
         if not self.warming_up:
             return losses, terms
         # The policy stays: a divergence is rounding, which `desired_kl` would raise the rate for.
         return self.ppo.value_loss * terms.value, terms._replace(kl=torch.zeros_like(terms.kl))
 
-    def added_losses(self, heads: Heads, batch: Mapping[str, Tensor]) -> Tensor | None:
+    def added_losses(self, output: StudentOutput, batch: Mapping[str, Tensor]) -> Tensor | None:
         """``weight KL(anchor || student)``"""
-        weight = self.parts.weight(self.ledger.spent)
+        weight = self.parts.weight(self.counts.spent)
         if self.parts.anchor == "none" or weight == 0:
             return None
         mean = batch["expert/mean"]
         if self.parts.learning.clip_labels:
             mean = mean.clamp(-1, 1)
-        assert heads.std is not None
-        return weight * gaussian_kl(heads.mean, heads.std, mean, batch["expert/std"])
+        assert output.std is not None
+        return weight * gaussian_kl(output.mean, output.std, mean, batch["expert/std"])
 
     @property
     def warming_up(self) -> bool:

@@ -19,7 +19,7 @@ from tutelage.teachers.experts.expert_router import ExpertRouter
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import Observations, VecTask
-    from tutelage.students.vision.student_state import Heads
+    from tutelage.students.vision.student_state import StudentOutput
     from tutelage.students.vision.vision_student import VisionStudent
     from tutelage.teachers.experts.mlp_expert import Advice, Expert
 
@@ -117,20 +117,20 @@ class Kickstarting(ActorCritic):
         if config.gate and lacks_critic(expert):
             raise ValueError(NO_VALUES)
         super().__init__(task, expert, student, config, seed)
-        self.config, self.asked, self.asks = config, expert, True
+        self.config, self.advisor, self.asks = config, expert, True
         self.weight = self.round_weight = config.weight
 
     def roll_out(self) -> Trajectories:
         """Roll out as `ActorCritic` does, without asking for labels that count no more."""
         # By whole rounds: learning takes the expert's answers for all steps, or for none.
-        self.asks = self.config.annealed(self.ledger.spent) > 0
+        self.asks = self.config.annealed(self.counts.spent) > 0
         return super().roll_out()
 
     def advise(self, obs_dict: Observations) -> Advice | None:
         """Ask the expert about every state, as long as its answers count."""
         if not self.asks:
             return None
-        advice = self.asked.advise(obs_dict)
+        advice = self.advisor.advise(obs_dict)
         if self.config.gate and advice.value is None:
             raise ValueError(NO_VALUES)
         return advice
@@ -142,7 +142,7 @@ class Kickstarting(ActorCritic):
             means, stds = trajectories["means"], trajectories["stds"]
             divergence = float(self.divergence(means, stds, trajectories).mean())
             self.adapt(divergence)
-        self.round_weight = self.weight * self.config.annealed(self.ledger.spent)
+        self.round_weight = self.weight * self.config.annealed(self.counts.spent)
         super().learn(trajectories, memory)
         self.diagnostics |= {"expert_kl": divergence, "weight": self.round_weight}
 
@@ -157,12 +157,12 @@ class Kickstarting(ActorCritic):
         elif target is not None and divergence < target / 1.5:
             self.weight = max(WEIGHTS[0], self.weight / 2)
 
-    def added_losses(self, heads: Heads, batch: Mapping[str, Tensor]) -> Tensor | None:
+    def added_losses(self, output: StudentOutput, batch: Mapping[str, Tensor]) -> Tensor | None:
         """``lambda_k KL``, and 0 where a gate is shut."""
         if self.round_weight == 0:
             return None
-        assert heads.std is not None
-        losses = self.round_weight * self.divergence(heads.mean, heads.std, batch)
+        assert output.std is not None
+        losses = self.round_weight * self.divergence(output.mean, output.std, batch)
         return losses * (batch["expert/value"] > batch["values"]) if self.config.gate else losses
 
     def divergence(self, mean: Tensor, std: Tensor, batch: Mapping[str, Tensor]) -> Tensor:

@@ -74,20 +74,20 @@ class OnPolicy(DistillationMethod):
 
     def round(self) -> float:
         """Let the student act, then learn the actions that the expert would have taken."""
-        config, ledger = self.config, self.ledger
+        config, counts = self.config, self.counts
         memory = self.rolling.state
-        with ledger.clock("rollout"), torch_threads(1):
+        with counts.clock("rollout"), torch_threads(1):
             self.rolling.fill(
                 self.buffer,
                 config.rollout_steps,
                 lambda student_action, expert_action: student_action,
                 self.learner,
-                ledger,
+                counts,
                 deterministic=not self.stochastic,
                 generator=self.generator,
             )
-        with ledger.clock("learning"), torch_threads(1):
-            self.learner.decay(ledger.spent)
+        with counts.clock("learning"), torch_threads(1):
+            self.learner.decay(counts.spent)
             for _ in range(config.epochs):
                 self._epoch(memory)
         return 0.0
@@ -112,7 +112,7 @@ class OnPolicy(DistillationMethod):
                 memory = state.detach()
             else:
                 losses, _ = learner.losses({name: part[name].flatten(0, 1) for name in part}, None)
-            self.ledger.add_update(learner.step(losses.mean()), part["age"].numel())
+            self.counts.add_update(learner.step(losses.mean()), part["age"].numel())
 
 
 def distil(

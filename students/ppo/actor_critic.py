@@ -19,7 +19,7 @@ from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.method import DistillationMethod, MethodConfig
 from tutelage.students.ppo.formulas import PPOConfig, Terms, adapted_rate, gae, log_prob, ppo_terms
 from tutelage.students.torch_tools.threads import torch_threads
-from tutelage.students.vision.student_state import Heads, StudentState
+from tutelage.students.vision.student_state import StudentOutput, StudentState
 from tutelage.students.vision.vision_config import STUDENT_VIEW
 from tutelage.teachers.experts.mlp_expert import Advice
 
@@ -56,8 +56,8 @@ class ActorCritic(DistillationMethod):
     """PPO of a student, in rounds: `rollout_steps` of all environments, `epochs` over them.
 
     Methods are made of it by overriding `advise` (asking an expert about each state), `added_losses` (a term
-    beside PPO's) or `judge_anew` (what becomes of the critic's normalisers). Episodes cut off by the time
-    limit go on in value: the critic judges ``extras["terminal_obs"]``. Augmentation, where `learning` has
+    beside PPO's) or `update_normalizers` (of the critic). Episodes cut off by the time limit go on in value:
+    the critic judges ``extras["terminal_obs"]``. Augmentation, where `learning` has
     one, is of what the student sees when it acts (RAD, Laskin et al. 2020): what PPO compares is then one
     policy in two states of learning, on the same pictures. `learning.batch_size` frames make a minibatch; of
     students with memory, whole roll-outs of as many environments, from the memory that they had.
@@ -107,16 +107,16 @@ class ActorCritic(DistillationMethod):
         """Return an expert's answers about the states of a step; None without a question."""
         return None
 
-    def added_losses(self, heads: Heads, batch: Mapping[str, Tensor]) -> Tensor | None:
+    def added_losses(self, output: StudentOutput, batch: Mapping[str, Tensor]) -> Tensor | None:
         """Return a term of the loss beside PPO's, of each sample, ``(...)``, weight included; None for none.
 
         Args:
-            heads: what the student answers.
+            output: what the student answers.
             batch: fields of `Trajectories`, ``advantages`` (normalised), ``returns``, and what was seen.
         """
         return None
 
-    def judge_anew(self, judged: Tensor | None, returns: Tensor) -> None:
+    def update_normalizers(self, judged: Tensor | None, returns: Tensor) -> None:
         """Let the critic's normalisers follow what it saw, ``(T, n, size)``, and the returns, ``(T, n)``.
 
         Args:
@@ -132,13 +132,13 @@ class ActorCritic(DistillationMethod):
 
     def round(self) -> float:
         """Roll out, then learn from the roll-out."""
-        with self.ledger.clock("rollout"), torch_threads(1):
+        with self.counts.clock("rollout"), torch_threads(1):
             memory = self.rolling.state.memory
             trajectories = self.roll_out()
         # Threads work at shards alone: sums that torch cuts up depend on how many there are.
-        with self.ledger.clock("learning"), torch_threads(1):
+        with self.counts.clock("learning"), torch_threads(1):
             if self.ppo.desired_kl is None:
-                self.learner.decay(self.ledger.spent)
+                self.learner.decay(self.counts.spent)
             self.learn(trajectories, memory)
         return 0.0
 
@@ -150,19 +150,19 @@ class ActorCritic(DistillationMethod):
         for _ in range(self.ppo.rollout_steps):
             shown = self._shown(rolling.obs_dict)
             state = rolling.state.push(shown)
-            heads: Heads = student({**shown, **state.frames}, state)
-            assert heads.std is not None
-            assert heads.value is not None
-            noise = torch.randn(heads.mean.shape, generator=self.generator, device=heads.mean.device)
-            actions = heads.mean + heads.std * noise
+            output: StudentOutput = student({**shown, **state.frames}, state)
+            assert output.std is not None
+            assert output.value is not None
+            noise = torch.randn(output.mean.shape, generator=self.generator, device=output.mean.device)
+            actions = output.mean + output.std * noise
             advice = self.advise(rolling.obs_dict)
             self.buffer.add(shown, rolling.started)
             step = {
                 "actions": actions,
-                "means": heads.mean,
-                "stds": heads.std,
-                "log_probs": log_prob(actions, heads.mean, heads.std),
-                "values": heads.value,
+                "means": output.mean,
+                "stds": output.std,
+                "log_probs": log_prob(actions, output.mean, output.std),
+                "values": output.value,
             }
             if critic_view in shown:
                 step["judged"] = shown[critic_view]
@@ -171,20 +171,20 @@ class ActorCritic(DistillationMethod):
             ended, time_outs = dones.bool(), extras["time_outs"]
             last = torch.zeros_like(rewards)  # value of the last state of episodes that were cut off
             if critic_view != STUDENT_VIEW or bool(time_outs.any()):
-                last = self.judge(extras["terminal_obs"], heads.state) * time_outs
-            rolling.started, rolling.state = ended, heads.state.reset(ended)
+                last = self.judge(extras["terminal_obs"], output.state) * time_outs
+            rolling.started, rolling.state = ended, output.state.reset(ended)
             errors = None
             if advice is not None:
-                errors = (heads.mean.clamp(-1, 1) - advice.mean.clamp(-1, 1)).abs()
+                errors = (output.mean.clamp(-1, 1) - advice.mean.clamp(-1, 1)).abs()
                 step |= {f"expert/{k}": v for k, v in advice._asdict().items() if v is not None}
-            self.ledger.add_step(ended, extras["success"], errors)
+            self.counts.add_step(ended, extras["success"], errors)
             steps.append({**step, "rewards": rewards, "ended": ended, "next_values": last})
         # Of several experts, those that are asked in a step may all have values, and in the next not.
         names = [name for name in steps[0] if all(name in step for step in steps)]
-        found = {name: torch.stack([step[name] for step in steps]) for name in names}
-        after = torch.cat([found["values"][1:], self.judge(rolling.obs_dict, rolling.state)[None]])
-        found["next_values"] = torch.where(found["ended"], found["next_values"], after)
-        return found
+        trajectories = {name: torch.stack([step[name] for step in steps]) for name in names}
+        after = torch.cat([trajectories["values"][1:], self.judge(rolling.obs_dict, rolling.state)[None]])
+        trajectories["next_values"] = torch.where(trajectories["ended"], trajectories["next_values"], after)
+        return trajectories
 
     def judge(self, obs_dict: Observations, state: StudentState) -> Tensor:
         """Return the critic's values of the views after a step, ``(n,)``; `state` stays as it is."""
@@ -196,9 +196,9 @@ class ActorCritic(DistillationMethod):
             return values
         shown = self._shown(obs_dict)
         state = state.push(shown)
-        heads: Heads = self.student({**shown, **state.frames}, state)
-        assert heads.value is not None
-        return heads.value
+        output: StudentOutput = self.student({**shown, **state.frames}, state)
+        assert output.value is not None
+        return output.value
 
     def learn(self, trajectories: Trajectories, memory: Tensor) -> None:
         """Go `epochs` times over a roll-out, a gradient step for each minibatch.
@@ -217,29 +217,29 @@ class ActorCritic(DistillationMethod):
             self.ppo.lam,
         )
         returns = values + advantages
-        self.judge_anew(trajectories.get("judged"), returns)
+        self.update_normalizers(trajectories.get("judged"), returns)
         normal = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         data = {**trajectories, "advantages": normal, "returns": returns}
-        found: list[Terms] = []
+        terms_of_steps: list[Terms] = []
         for _ in range(self.ppo.epochs):
             for step, env in self._minibatches(*values.shape):
-                found.append(self._gradient_step(data, memory, step, env))
-        means = torch.stack([torch.stack(terms) for terms in found]).mean(0)
+                terms_of_steps.append(self._gradient_step(data, memory, step, env))
+        means = torch.stack([torch.stack(terms) for terms in terms_of_steps]).mean(0)
         explained = 1 - advantages.var() / returns.var().clamp(min=1e-12)
         numbers = [*means, trajectories["stds"].mean(), explained]
         names = (*Terms._fields, "std", "explained_variance")
         self.diagnostics = dict(zip(names, torch.stack(numbers).tolist(), strict=True))
 
-    def losses(self, heads: Heads, batch: Mapping[str, Tensor]) -> tuple[Tensor, Terms]:
+    def losses(self, output: StudentOutput, batch: Mapping[str, Tensor]) -> tuple[Tensor, Terms]:
         """Return the loss of each sample, ``(...)``, and PPO's parts of it.
 
         ``L = L_clip + value_loss L_value - entropy H + what a method adds``
         """
         ppo, critic = self.ppo, self.student.critic
         assert critic is not None
-        terms = ppo_terms(heads, batch, ppo, critic.value_scale)
+        terms = ppo_terms(output, batch, ppo, critic.value_scale)
         losses = terms.surrogate + ppo.value_loss * terms.value - ppo.entropy * terms.entropy
-        added = self.added_losses(heads, batch)
+        added = self.added_losses(output, batch)
         return losses if added is None else losses + added, terms
 
     # --- inner works -----------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ class ActorCritic(DistillationMethod):
             for group in self.learner.optimizer.param_groups:
                 group["lr"] = rate
         self.learner.descend()
-        self.ledger.add_update(loss, frames)
+        self.counts.add_update(loss, frames)
         return terms
 
     def _shard(
@@ -294,10 +294,10 @@ class ActorCritic(DistillationMethod):
         which = env[0] if learner.recurrent else env
         state = StudentState({}, memory[which], torch.zeros_like(which, dtype=torch.bool))
         if learner.recurrent:
-            heads = student.forward_sequence(inputs, state, batch["age"] == 0)
+            output = student.forward_sequence(inputs, state, batch["age"] == 0)
         else:
-            heads = student(inputs, state)
-        losses, terms = self.losses(heads, batch)
+            output = student(inputs, state)
+        losses, terms = self.losses(output, batch)
         sums[k] = Terms(*(values.detach().sum() for values in terms))
         return losses.sum(), losses.new_tensor(losses.numel())
 
@@ -318,8 +318,8 @@ def discount(ppo: PPOConfig, expert: object) -> float:
     """Return the discount of the settings, or else of the expert, or else 0.99."""
     if ppo.gamma is not None:
         return ppo.gamma
-    found = getattr(expert, "gamma", None)
-    return GAMMA if found is None else float(found)
+    gamma = getattr(expert, "gamma", None)
+    return GAMMA if gamma is None else float(gamma)
 
 
 def check_actor_critic(student: VisionStudent) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from tutelage.students.distillation.machinery.losses import gaussian_kl
 
 if TYPE_CHECKING:
-    from tutelage.students.vision.student_state import Heads
+    from tutelage.students.vision.student_state import StudentOutput
 
 RATES = (1e-5, 1e-2)  # between which the learning rate follows the KL divergence
 
@@ -119,7 +119,9 @@ def gae(
     return advantages
 
 
-def ppo_terms(heads: Heads, batch: Mapping[str, Tensor], ppo: PPOConfig, value_scale: Tensor) -> Terms:
+def ppo_terms(
+    output: StudentOutput, batch: Mapping[str, Tensor], ppo: PPOConfig, value_scale: Tensor
+) -> Terms:
     """PPO's terms of each sample; equation 7 of the paper, and the squared error of values.
 
     ::
@@ -130,12 +132,12 @@ def ppo_terms(heads: Heads, batch: Mapping[str, Tensor], ppo: PPOConfig, value_s
     Where A < 0, the surrogate is at most ``-ratio_limit A``.
 
     Args:
-        heads: the student's answers.
+        output: the student's answers.
         batch: ``actions``, ``means``, ``stds``, ``log_probs``, ``values``, ``advantages``, ``returns``.
         ppo: settings; `clip` is also that of values, in units of `value_scale`.
         value_scale: units of the error of values.
     """
-    mean, std, value = heads.mean, heads.std, heads.value
+    mean, std, value = output.mean, output.std, output.value
     assert std is not None
     assert value is not None
     clip = ppo.clip

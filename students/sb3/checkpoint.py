@@ -251,11 +251,11 @@ def _recurrent_states(model: BaseAlgorithm) -> dict[str, Any]:
 
 def _arrays(buffer: Any) -> dict[str, np.ndarray[Any, Any]]:
     """All arrays of a replay buffer by name, those inside dicts (`DictReplayBuffer`) too."""
-    found: dict[str, np.ndarray[Any, Any]] = {}
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
     for name, value in vars(buffer).items():
         parts = value.items() if isinstance(value, Mapping) else [("", value)]
-        found |= {f"{name}/{key}": part for key, part in parts if isinstance(part, np.ndarray) and part.ndim}
-    return found
+        arrays |= {f"{name}/{key}": part for key, part in parts if isinstance(part, np.ndarray) and part.ndim}
+    return arrays
 
 
 def _replay_state(buffer: Any) -> StateDict | None:

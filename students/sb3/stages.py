@@ -50,11 +50,11 @@ def load_stage(folder: Path, model: BaseAlgorithm, taught: TaughtVecEnv) -> Stat
     Raises:
         StateError: when it is damaged, or of another student, task teacher or environment.
     """
-    found = stages_in(folder)
-    if not found:
+    stages = stages_in(folder)
+    if not stages:
         return None
-    load_student(found[-1], model)
-    state = load_state(found[-1] / "run.npz")
+    load_student(stages[-1], model)
+    state = load_state(stages[-1] / "run.npz")
     taught.task_teacher.load_state_dict(state["task_teacher"])
     if state["episodes"] is not None:
         taught.load_state_dict(state["episodes"])

@@ -10,7 +10,7 @@ DEVIATION_FLOOR = 1e-2
 
 
 @torch.no_grad()
-def take_in(mean: Tensor, scale: Tensor, seen: Tensor, views: Tensor) -> None:
+def update_moments(mean: Tensor, scale: Tensor, seen: Tensor, views: Tensor) -> None:
     """Update the mean and deviation of all views by some more (Chan et al. 1979), in place.
 
     Args:

@@ -76,14 +76,14 @@ class ShardedGradients(Generic[Module]):
         replicas = self._replicas[: len(shards)]
         with torch_threads(1):
             if self.threads == 1 or len(shards) == 1:
-                found = [_backward(*pair) for pair in zip(replicas, shards, strict=True)]
+                sums = [_backward(*pair) for pair in zip(replicas, shards, strict=True)]
             else:
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(
                         self.threads, initializer=torch.set_num_threads, initargs=(1,)
                     )
-                found = list(self._pool.map(_backward, replicas, shards))
-            losses, weights = (torch.stack(column).sum() for column in zip(*found, strict=True))
+                sums = list(self._pool.map(_backward, replicas, shards))
+            losses, weights = (torch.stack(column).sum() for column in zip(*sums, strict=True))
             total = weights.clamp(min=1e-8)
             with torch.no_grad():
                 _add_gradients(replicas)

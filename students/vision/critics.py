@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.students.torch_tools.running_moments import take_in
+from tutelage.students.torch_tools.running_moments import update_moments
 from tutelage.teachers.experts.mlp_expert import ACTIVATIONS, NormalizedMLP, unknown
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Critic(nn.Module):
 
     def observe(self, views: Tensor) -> None:
         """Update the mean and deviation of all inputs by some more, ``(n, inputs)``."""
-        take_in(self.network.mean, self.network.scale, self.seen, views)
+        update_moments(self.network.mean, self.network.scale, self.seen, views)
 
     @torch.no_grad()
     def follow(self, returns: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tutelage.students.torch_tools.running_moments import take_in
+from tutelage.students.torch_tools.running_moments import update_moments
 
 CLIP = 5.0
 """Standard deviations beyond which what is predicted counts as so far off."""
@@ -51,7 +51,7 @@ class Predictor(nn.Module):
 
     def observe(self, views: Tensor) -> None:
         """Update the mean and deviation of all views by some more, ``(n, outputs)``."""
-        take_in(self.mean, self.scale, self.seen, views)
+        update_moments(self.mean, self.scale, self.seen, views)
 
     def losses(self, predicted: Tensor, view: Tensor) -> Tensor:
         """Mean squared error of each prediction, ``(...)``, of views ``(..., outputs)``."""

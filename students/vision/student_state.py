@@ -49,7 +49,7 @@ class StudentState:
         return StudentState(frames, self.memory, torch.zeros_like(self.started))
 
 
-class Heads(NamedTuple):
+class StudentOutput(NamedTuple):
     """Output of a student: its distribution of actions, its value, its next state.
 
     Attributes:

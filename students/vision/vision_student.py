@@ -17,7 +17,7 @@ from tutelage.students.vision.critics import Critic
 from tutelage.students.vision.encoders import ENCODERS, Encoder, fast_bfloat16
 from tutelage.students.vision.pixels import input_size, to_pixels
 from tutelage.students.vision.predictor import Predictor
-from tutelage.students.vision.student_state import Heads, StudentState
+from tutelage.students.vision.student_state import StudentOutput, StudentState
 from tutelage.students.vision.vision_config import (
     STUDENT_VIEW,
     VisionConfig,
@@ -170,7 +170,7 @@ class VisionStudent(nn.Module):
             actions = actions + self.log_std.exp() * noise
         return actions.clamp(-1, 1), state
 
-    def forward(self, inputs: Mapping[str, Tensor], state: StudentState) -> Heads:
+    def forward(self, inputs: Mapping[str, Tensor], state: StudentState) -> StudentOutput:
         """Compute the output for a batch, with gradients.
 
         Args:
@@ -182,11 +182,11 @@ class VisionStudent(nn.Module):
             ValueError: for views of another shape or type.
         """
         hidden, state = self._remember(self.see(inputs), state)
-        return self._heads(hidden, inputs, state)
+        return self._output(hidden, inputs, state)
 
     def forward_sequence(
         self, inputs: Mapping[str, Tensor], state: StudentState, started: Tensor | None = None
-    ) -> Heads:
+    ) -> StudentOutput:
         """Compute outputs of sequences, with gradients through time: all images, then the memory by steps.
 
         Args:
@@ -204,11 +204,11 @@ class VisionStudent(nn.Module):
             state = state if started is None else state.reset(started[t])
             hidden, state = self._remember(seen, state)
             steps.append(hidden)
-        heads = self._heads(torch.cat(steps), flat, state)
-        parts = (heads.mean, heads.std, heads.value, heads.predicted)
+        output = self._output(torch.cat(steps), flat, state)
+        parts = (output.mean, output.std, output.value, output.predicted)
         mean, std, value, predicted = (None if x is None else x.unflatten(0, (length, n)) for x in parts)
         assert mean is not None
-        return Heads(mean, std, value, state, predicted)
+        return StudentOutput(mean, std, value, state, predicted)
 
     def see(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The first half of `forward`: features of the images, then the vector, float32 ``(n, inputs)``."""
@@ -323,7 +323,7 @@ class VisionStudent(nn.Module):
         memory: Tensor = self.gru(seen, state.memory)
         return torch.cat([seen, memory], 1), dataclasses.replace(state, memory=memory)
 
-    def _heads(self, hidden: Tensor, inputs: Mapping[str, Tensor], state: StudentState) -> Heads:
+    def _output(self, hidden: Tensor, inputs: Mapping[str, Tensor], state: StudentState) -> StudentOutput:
         mean: Tensor = self.actor(hidden)
         std = None if self.log_std is None else self.log_std.exp().expand_as(mean)
         value = None
@@ -333,7 +333,7 @@ class VisionStudent(nn.Module):
         predicted = None
         if self.predictor is not None and self.predictor.view in inputs:
             predicted = self.predictor(hidden)
-        return Heads(mean, std, value, state, predicted)
+        return StudentOutput(mean, std, value, state, predicted)
 
 
 def _mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:

@@ -135,8 +135,8 @@ class GeoCurriculum:
         if not len(self._new):  # splits that add nothing: any episode counts
             return np.ones(len(tasks), dtype=bool)
         place = np.searchsorted(self._new[:, 0], tasks[:, 0]).clip(max=len(self._new) - 1)
-        found: NDArray[np.bool_] = (self._new[place] == tasks).all(axis=1)
-        return found
+        new: NDArray[np.bool_] = (self._new[place] == tasks).all(axis=1)
+        return new
 
     def _successes(self, episodes: Episodes) -> Floats:
         """1 or 0 for each episode; 0 where it is not known."""
@@ -207,7 +207,7 @@ def hierarchy(features: Floats, splits: tuple[int, ...]) -> tuple[NDArray[np.int
     """
     # C_0 = {the task nearest to the mean};  C_l = C_(l-1) + {the tasks nearest to the centres of level l}
     clusters = [np.arange(len(features))]
-    found = [_nearest(features, features.mean(axis=0))]
+    order = [_nearest(features, features.mean(axis=0))]
     sizes = [1]
     for pieces in splits:
         children = []
@@ -216,11 +216,11 @@ def hierarchy(features: Floats, splits: tuple[int, ...]) -> tuple[NDArray[np.int
             for label in np.unique(labels):
                 child = members[labels == label]
                 children.append(child)
-                found.append(int(child[_nearest(features[child], centres[label])]))
+                order.append(int(child[_nearest(features[child], centres[label])]))
         clusters = children
-        found = list(dict.fromkeys(found))
-        sizes.append(len(found))
-    return np.array(found, dtype=np.int64), sizes
+        order = list(dict.fromkeys(order))
+        sizes.append(len(order))
+    return np.array(order, dtype=np.int64), sizes
 
 
 def k_means(points: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:

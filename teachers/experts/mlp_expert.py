@@ -296,10 +296,10 @@ def read_view(view: str, size: int | None, obs_dict: Mapping[str, Tensor], where
             f"the expert reads a view that {where} lack: {unknown('view', view, list(obs_dict))}"
         )
     observations = obs_dict[view]
-    found = tuple(observations.shape[1:])
-    if size is not None and found != (size,):
+    shape = tuple(observations.shape[1:])
+    if size is not None and shape != (size,):
         raise ValueError(
-            f"the expert reads ({size},) numbers in the view {view!r}, and {where} have {found} there; was "
+            f"the expert reads ({size},) numbers in the view {view!r}, and {where} have {shape} there; was "
             "it trained on another task, or another version of this one?"
         )
     return observations

@@ -23,7 +23,7 @@ from tutelage.envs.batched.looks.texture_patterns import PATTERNS, TextureFamily
 from tutelage.envs.batched.task.rows import Rows
 from tutelage.envs.batched.task.streams import RandomStreams
 from tutelage.envs.batched.worlds.placements import (
-    Places,
+    Placements,
     quaternion_product,
     random_vectors,
     rotate,
@@ -289,7 +289,7 @@ class _Base:
         self.config = config
         self.colours = GeomColours(config, model, device)
         self.textures = GeomTextures(self.colours, model, device)
-        self.lights, self.cameras = (Places(kind, model, device) for kind in ("light", "cam"))
+        self.lights, self.cameras = (Placements(kind, model, device) for kind in ("light", "cam"))
         self.light_diffuse = constant(model.light_diffuse)
         self.cam_quat, self.cam_fovy = constant(model.cam_quat), constant(model.cam_fovy)
         self.axes = torch.eye(3, device=device)

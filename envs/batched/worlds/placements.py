@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tutelage.envs.batched.simulators.simulator import Simulator
 
 
-class Places:
+class Placements:
     """Where a model has its lights or cameras.
 
     MuJoCo places those that track a body by ``pos0``, ``poscom0`` and ``mat0``, in the world's frame, instead

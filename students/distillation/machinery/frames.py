@@ -109,7 +109,7 @@ class FrameBuffer:
         """
         oldest = self.oldest % self.steps
         slot = (oldest + step) % self.steps
-        found = {}
+        batch = {}
         for name, values in self._fields.items():
             count = (stacks or {}).get(name, 1)
             rows = slot * self.num_envs + env
@@ -121,10 +121,10 @@ class FrameBuffer:
             # index_select of flat rows is several times as fast as indexing by two tensors
             flat = values.flatten(0, 1).index_select(0, rows.flatten())
             flat = flat.float() if values.dtype == torch.float16 else flat
-            found[name] = flat.view(*rows.shape, *values.shape[2:])
+            batch[name] = flat.view(*rows.shape, *values.shape[2:])
         if age:
-            found["age"] = self._age[slot, env]
-        return found
+            batch["age"] = self._age[slot, env]
+        return batch
 
     def sample(
         self, batch: int, generator: Generator, stacks: Mapping[str, int] | None = None

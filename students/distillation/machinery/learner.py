@@ -192,21 +192,21 @@ class Learner:
         if config.augmentation is not None:
             inputs |= augmented(config.augmentation, inputs, student, 0 if state is None else 1, generator)
         if state is None:
-            heads = student(inputs, student.start(len(batch[LABEL])))
+            output = student(inputs, student.start(len(batch[LABEL])))
         else:
-            heads = student.forward_sequence(inputs, state, batch["age"] == 0)
+            output = student.forward_sequence(inputs, state, batch["age"] == 0)
         losses = distillation_loss(
             config.loss,
-            heads.mean,
-            heads.std,
+            output.mean,
+            output.std,
             batch[LABEL],
             batch[DEVIATION],
             config.huber_beta,
             config.temperature,
         )
-        if (predictor := student.predictor) is not None and heads.predicted is not None:
-            losses = losses + config.prediction * predictor.losses(heads.predicted, batch[predictor.view])
-        return losses, heads.state
+        if (predictor := student.predictor) is not None and output.predicted is not None:
+            losses = losses + config.prediction * predictor.losses(output.predicted, batch[predictor.view])
+        return losses, output.state
 
     def step(self, loss: Tensor) -> Tensor:
         """Follow the gradient of a loss; return the loss."""

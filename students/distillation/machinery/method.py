@@ -13,7 +13,12 @@ from torch.optim import Optimizer
 from tutelage.envs.contract.state import StateDict, StateError
 from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.learner import Learner, LearningConfig
-from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, Ledger, OnProgress
+from tutelage.students.distillation.machinery.progress import (
+    Budget,
+    DistillationResult,
+    OnProgress,
+    RunCounts,
+)
 from tutelage.students.distillation.machinery.roll_out import RollOut
 from tutelage.students.vision.vision_config import unknown
 
@@ -48,7 +53,7 @@ class DistillationMethod(ABC):
 
     A run that was killed goes on from its last checkpoint as if nothing had happened: on a CPU, with a budget
     of frames, to the same numbers. Saved, between rounds, are the student's weights, `learner.optimizer`,
-    `generator`, `ledger`, `rolling`, and the `FrameBuffer` that a method has as its attribute ``buffer``. A
+    `generator`, `counts`, `rolling`, and the `FrameBuffer` that a method has as its attribute ``buffer``. A
     method adds what else its next round depends on by `own_state` and `load_own_state`: how many rounds there
     were, the state of further optimisers (`optimizer_state`, `load_optimizer`), running statistics, weights
     that are not the student's. What each round makes anew, such as the roll-out that PPO learns from, needs
@@ -65,7 +70,7 @@ class DistillationMethod(ABC):
     Attributes:
         generator: the source of all that is drawn, on the task's device.
         learner: the student's optimiser.
-        ledger: counts and clocks.
+        counts: counts and clocks.
         rolling: the episodes that are under way.
 
     Logged metrics, of every method after every round:
@@ -95,7 +100,7 @@ class DistillationMethod(ABC):
         self.task, self.student = task, student
         self.generator = torch.Generator(task.device).manual_seed(seed)
         self.learner = Learner(student, config.learning, self.generator)
-        self.ledger = Ledger(config.budget, task.num_actions, task.device)
+        self.counts = RunCounts(config.budget, task.num_actions, task.device)
         self.rolling = RollOut(task, expert, student)
         for view in student.config.vectors:
             if view not in task.obs_dict:
@@ -120,11 +125,11 @@ class DistillationMethod(ABC):
         Raises:
             RuntimeError: when the loss is no longer finite.
         """
-        going = self.ledger.spent < 1
+        going = self.counts.spent < 1
         while going:
             expert_share = self.round()
-            going = self.ledger.report(on_progress, expert_share, self.learner.learning_rate)
-        return self.ledger.result()
+            going = self.counts.report(on_progress, expert_share, self.learner.learning_rate)
+        return self.counts.result()
 
     # --- saving ----------------------------------------------------------------------------------------
 
@@ -150,7 +155,7 @@ class DistillationMethod(ABC):
             "student": {name: tensor.detach().clone() for name, tensor in self.student.state_dict().items()},
             "optimizer": optimizer_state(self.learner.optimizer),
             "generator": self.generator.get_state(),
-            "ledger": self.ledger.state_dict(),
+            "ledger": self.counts.state_dict(),
             "rolling": self.rolling.state_dict(),
             "ring": None if self.ring is None else self.ring.state_dict(frames),
             "own": self.own_state(),
@@ -170,7 +175,7 @@ class DistillationMethod(ABC):
             self.student.load_state_dict(state["student"])
             load_optimizer(self.learner.optimizer, state["optimizer"])
             self.generator.set_state(state["generator"].cpu())
-            self.ledger.load_state_dict(state["ledger"])
+            self.counts.load_state_dict(state["ledger"])
             if self.ring is not None:
                 self.ring.load_state_dict(state["ring"])
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -197,11 +202,11 @@ class DistillationMethod(ABC):
         if state["method"] != type(self).__name__:
             raise StateError(f"the state is of {state['method']}; this is {type(self).__name__}")
         own = {name: tuple(tensor.shape) for name, tensor in self.student.state_dict().items()}
-        found = {name: tuple(tensor.shape) for name, tensor in state["student"].items()}
-        for name in sorted(own.keys() | found.keys()):
-            if own.get(name) != found.get(name):
+        saved = {name: tuple(tensor.shape) for name, tensor in state["student"].items()}
+        for name in sorted(own.keys() | saved.keys()):
+            if own.get(name) != saved.get(name):
                 raise StateError(
-                    f"the state is of another student: {name!r} has shape {found.get(name)} there, and "
+                    f"the state is of another student: {name!r} has shape {saved.get(name)} there, and "
                     f"{own.get(name)} here; make the student with the same VisionConfig and views"
                 )
         if self.ring is not None and state["ring"] is not None:

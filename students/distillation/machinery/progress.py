@@ -103,7 +103,7 @@ class DistillationResult:
     history: tuple[DistillationProgress, ...] = field(repr=False)
 
 
-class Ledger:
+class RunCounts:
     """Counts the frames, queries, gradient steps and seconds of one distillation.
 
     Args:

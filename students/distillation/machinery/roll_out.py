@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import VecTask
     from tutelage.students.distillation.machinery.frames import FrameBuffer
     from tutelage.students.distillation.machinery.learner import Learner
-    from tutelage.students.distillation.machinery.progress import Ledger
+    from tutelage.students.distillation.machinery.progress import RunCounts
     from tutelage.students.vision.vision_student import VisionStudent
     from tutelage.teachers.experts.mlp_expert import Expert
 
@@ -50,7 +50,7 @@ class RollOut:
         steps: int,
         drive: Drive,
         learner: Learner,
-        ledger: Ledger,
+        counts: RunCounts,
         deterministic: bool = True,
         generator: Generator | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class RollOut:
             steps: how many.
             drive: who acts.
             learner: knows which fields of a step are kept.
-            ledger: counts frames, queries, errors, ended episodes.
+            counts: counts frames, queries, errors, ended episodes.
             deterministic: whether the student's action is its mean.
             generator: of the student's actions where not.
         """
@@ -76,7 +76,7 @@ class RollOut:
             self.obs_dict, _, dones, extras = self.task.step(drive(actions, right))
             self.started = dones.bool()
             self.state = self.state.reset(self.started)
-            ledger.add_step(self.started, extras["success"], (actions - right).abs())
+            counts.add_step(self.started, extras["success"], (actions - right).abs())
 
     def refresh(self, learner: Learner) -> None:
         """Before a step: draw looks anew, where that is wanted and the student cannot notice.
