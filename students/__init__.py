@@ -1,1 +1,1 @@
-"""What learns: unmodified Stable-Baselines3 algorithms, their presets, checkpoints and evaluation."""
+"""Students: Stable-Baselines3 algorithms, students that see a camera, and the methods that train both."""

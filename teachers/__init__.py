@@ -1,4 +1,4 @@
-"""Task teachers: what decides which task a student meets next; and experts, which show it what to do.
+"""Task teachers, which decide which task a student meets next; and experts, which show it what to do.
 
 Each method is one file, from its paper, and has the same interface (`TaskTeacher`):
 built from a task space, a `numpy.random.Generator` and a frozen config, it proposes tasks in batches and
@@ -149,7 +149,7 @@ def make_task_teacher(
         rng: decides everything random in it.
         config: an instance of the method's config; without one, the default, for the methods that need
             expert knowledge the one made of `knowledge`.
-        knowledge: what is known of the environment's tasks.
+        knowledge: expert knowledge of the environment's tasks.
 
     Raises:
         ValueError: when there is no such task teacher, or it needs a config or knowledge and has neither.

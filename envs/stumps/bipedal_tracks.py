@@ -1,4 +1,4 @@
-"""What all Box2D tracks share: the walker in its world, observation, reward, ends of episodes, pictures.
+"""The base of all Box2D tracks: the walker in its world, observation, reward, ends of episodes, pictures.
 
 The tracks themselves, and what there is to know about them, are in `tutelage.envs.stumps.stump_tracks`.
 """
@@ -38,7 +38,7 @@ _MAX_SPEED, _MAX_TURN = 2.0 * FPS, np.pi / 2 * FPS
 
 
 class BipedalTracks(Env[NDArray[np.float32], NDArray[np.float32]]):
-    """What the Box2D tracks have in common: the walker, its observation, its reward and the end of episodes.
+    """Base class of the Box2D tracks: the walker, its observation, its reward and the end of episodes.
 
     Subclasses say which task parameters they know and draw the terrain. See `StumpTracks` for everything
     else.
@@ -182,7 +182,7 @@ class BipedalTracks(Env[NDArray[np.float32], NDArray[np.float32]]):
         return draw_track(self.terrain, polygons, hull, self._lidar(*hull))
 
     def close(self) -> None:
-        """Let go of the world."""
+        """Free the Box2D world."""
         self.world = None
 
     def _checked(self, task: ArrayLike) -> NDArray[np.float64]:

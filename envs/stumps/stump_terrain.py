@@ -37,7 +37,7 @@ MIN_SPACING = 0.01
 HEXAGON = np.array([(-0.5, 0), (-0.5, 0.25), (-0.25, 0.5), (0.25, 0.5), (0.5, 0.25), (0.5, 0)])
 """Corners of the undeformed hexagon about the middle of its base, in terrain steps, shape ``(6, 2)``."""
 HEXAGON_ROOM = 1.0
-"""Ground that a hexagon takes up before the spacing begins, whatever its shape."""
+"""Ground that a hexagon of any shape takes up before the spacing begins."""
 
 
 @dataclass(frozen=True)

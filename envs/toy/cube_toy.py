@@ -28,7 +28,7 @@ MASTERED = 75
 
 @dataclass(frozen=True)
 class CubeToyConfig:
-    """What the cube toy looks like.
+    """Settings of the cube toy.
 
     Attributes:
         dims: dimensions that matter, at least 1.

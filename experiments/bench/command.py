@@ -38,7 +38,7 @@ class BenchConfig:
 
 
 def bench(config: BenchConfig) -> None:
-    """Run a benchmark and print it; one thread of numerics, whatever the machine has."""
+    """Run a benchmark and print it; one thread of numerics on any machine."""
     import os
 
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

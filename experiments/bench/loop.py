@@ -1,4 +1,4 @@
-"""What a task teacher costs the loop that it stands in: the same environments with and without one.
+"""Cost of a task teacher in a training loop: the same environments with and without one.
 
 Random actions and short episodes are the worst case: nothing but the environments themselves hides the cost.
 A training loop with PPO shows what is left of it for a user.

@@ -1,4 +1,4 @@
-"""One measured number of a benchmark, and how a list of them is shown."""
+"""Measurements of a benchmark, and their table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Measurement:
     """One line of `tutelage bench`.
 
     Attributes:
-        case: what was measured, e.g. ``alp-gmm``.
+        case: name of the measured case, e.g. ``alp-gmm``.
         metric: which quantity, e.g. ``us_per_episode``.
         value: the number.
         unit: its unit, e.g. ``us``.

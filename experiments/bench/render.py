@@ -23,7 +23,7 @@ WARP_CPU_SIZES = (16, 64)
 
 @dataclass(frozen=True)
 class RenderCase:
-    """What to measure.
+    """One case of the benchmark.
 
     Attributes:
         task: name of a batched task; its camera ``front`` is rendered.
@@ -133,10 +133,10 @@ def measure_render(
     note = f"{runs} runs from {min(rates):,.0f} to {max(rates):,.0f}; {num_envs} environments"
     if threads:
         note += f", {threads} threads"
-    found = [Measurement(name, metric, statistics.median(rates), unit, note=note)]
+    measured = [Measurement(name, metric, statistics.median(rates), unit, note=note)]
     if on_gpu:
-        found.append(Measurement(name, "memory_per_env", used / num_envs / 1024, "KiB"))
-    return found
+        measured.append(Measurement(name, "memory_per_env", used / num_envs / 1024, "KiB"))
+    return measured
 
 
 def _render(task: VecTask) -> None:

@@ -188,13 +188,13 @@ def _on_warp_at(name: str, num_envs: int, device: str, runs: int, steps: int) ->
     task.check()
     task.close()
     case = f"{name}-{device if on_gpu else 'warp-cpu'}-{num_envs}"
-    found = [
+    measured = [
         Measurement(case, "env_steps_per_s", statistics.median(rates["whole"]), "steps/s"),
         Measurement(case, "relative_to_physics", _ratio(rates["whole"], rates["physics"]), ""),
     ]
     if on_gpu:
-        found.append(Measurement(case, "memory_per_env", used / num_envs / 1024, "KiB"))
-    return found
+        measured.append(Measurement(case, "memory_per_env", used / num_envs / 1024, "KiB"))
+    return measured
 
 
 def free_gpu_memory() -> int:

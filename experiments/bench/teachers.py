@@ -32,7 +32,7 @@ UNITS = {"us_per_episode": "us", "worst_stall_ms": "ms", "mastered_pct": "%"}
 
 
 def toy_knowledge(toy: CubeToy) -> TaskKnowledge:
-    """What an expert knows of the plain toy: it begins in one corner and ends in the opposite one."""
+    """Expert knowledge of the plain toy: it begins in one corner and ends in the opposite one."""
     dim = toy.task_space.dim
     return TaskKnowledge(
         easy_task=tuple(toy.easy_task.tolist()),

@@ -154,7 +154,7 @@ def flat(value: Any) -> str:
 
 
 def explanation(confidence: float, resamples: int) -> str:
-    """What the columns of the table mean, in one paragraph."""
+    """Explain the columns of the table in one paragraph."""
     return (
         f"IQM: mean of the middle half of the runs. Brackets: {100 * confidence:g} % bootstrap intervals "
         f"over whole runs ({resamples:,} resamples, percentiles expanded for few runs). P(beats baseline): "
@@ -196,7 +196,7 @@ def render_html(
         text = (
             f"{len(bad)} of {len(grid.cells)} runs are not finished or cannot be used; they are listed below."
         )
-        body.append(f'<div class="warning">{text} What they have evaluated so far is in the curves.</div>')
+        body.append(f'<div class="warning">{text} Their evaluations so far are in the curves.</div>')
     for student in grid.students:
         mine = [row for row in rows if row["student"] == student]
         body.append(f"<h2>Student {html.escape(student)}, at step {mine[0]['step']:,}</h2>")

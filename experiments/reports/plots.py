@@ -1,4 +1,4 @@
-"""Figures of a comparison, as matplotlib `Figure` objects without pyplot and its global state.
+"""Plots of a comparison, as matplotlib `Figure` objects without pyplot and its global state.
 
 Each function draws one figure from arrays that `runs` and `summary` prepared, and knows nothing of files.
 Colours follow the task teacher through all figures, and can be told apart by colour-blind readers (palette
@@ -260,14 +260,14 @@ def bars(values: dict[str, dict[str, Estimate]], palette: dict[str, str], *, lab
         palette: name -> colour.
         label: of the vertical axis.
     """
-    kinds = list(dict.fromkeys(kind for found in values.values() for kind in found))
+    kinds = list(dict.fromkeys(kind for estimates in values.values() for kind in estimates))
     figure, axes = _figure(max(5.6, 0.25 * len(kinds) * len(values) + 1.5), 2.9, 1, 1)
     axis, width = axes[0, 0], 0.8 / max(len(values), 1)
     axis.grid(True, axis="y")
-    for i, (name, found) in enumerate(values.items()):
+    for i, (name, estimates) in enumerate(values.items()):
         for at, kind in enumerate(kinds):
-            if kind in found and np.isfinite(found[kind].value):
-                e, x = found[kind], at + (i - (len(values) - 1) / 2) * width
+            if kind in estimates and np.isfinite(estimates[kind].value):
+                e, x = estimates[kind], at + (i - (len(values) - 1) / 2) * width
                 axis.bar(x, float(e.value), width=0.92 * width, color=palette[name])
                 if np.isfinite(e.low):
                     axis.plot([x, x], [float(e.low), float(e.high)], color=INK, linewidth=1)
@@ -328,7 +328,7 @@ def _row_label(axis: Axes, text: str) -> None:
 def mastery_maps(
     grid: Grid, rows: dict[str, dict[str, FloatArray]], *, percent: bool, counts: dict[str, int]
 ) -> Figure:
-    """What the students of each task teacher had learned, over task space.
+    """Maps of mastery over task space, for the students of each task teacher.
 
     Test sets that fill little of the task space are shown enlarged.
 
@@ -381,7 +381,7 @@ def mastery_maps(
 
 @_styled
 def proposal_maps(grid: Grid, proposals: dict[str, list[FloatArray]], labels: Sequence[str]) -> Figure:
-    """Where each task teacher's training tasks lay, early, in the middle and late.
+    """Maps of each task teacher's training tasks, early, in the middle and late.
 
     Density over the first two task parameters, each panel by its own maximum; crosses are the tasks of the
     primary test set where they do not fill the space.

@@ -1,4 +1,4 @@
-"""The figures of a comparison: one table, and sentences that say what they show and what they do not.
+"""The figures of a comparison: one table, and sentences on clear and unclear differences.
 
 Stands between `runs` (arrays as read) and `report` (pages and pictures); `tutelage compare` prints the same
 table when it ends. A run's score is its percentage of mastered test tasks, or its mean return over them
@@ -60,7 +60,7 @@ class Results:
 
     @property
     def unit(self) -> str:
-        """What a score counts, for axes and table heads."""
+        """Unit of a score, for axes and table heads."""
         return "% mastered" if self.percent else "mean return"
 
 
@@ -273,7 +273,7 @@ def findings(
     confidence: float = 0.95,
     over: Over = "steps",
 ) -> list[str]:
-    """Sentences on what is clearly different for one student, and what is not.
+    """Sentences on clear and unclear differences for one student.
 
     "Clearly" means: Welch's t-test on the runs' scores, p below ``1 - confidence`` after Holm's correction.
 
@@ -325,7 +325,7 @@ def findings(
     if few < 5:
         said.append(
             f"With as few as {few} run{'s' * (few != 1)} for a task teacher, intervals are rough and only "
-            "large differences can be told: what is not clear here may still be real."
+            "large differences can be detected: unclear ones may still be real."
         )
     short = sum(row["runs_asked"] - row["runs"] for row in rows if row["student"] == student)
     if short:

@@ -1,4 +1,4 @@
-"""What a student's actions depend on in its pictures, found by blurring them place by place.
+"""Saliency: on which places of its pictures a student's actions depend, by blurring them one by one.
 
 Greydanus et al. 2018, "Visualizing and Understanding Atari Agents" (ICML), section 3: a picture I is mixed
 with its blurred self A(I) under a Gaussian mask M around a pixel, ``Phi(I, i, j) = I (1 - M) + A(I) M``,
@@ -63,7 +63,7 @@ def perturbation_saliency(
     blurred = _blur(clean, BLUR * height, colour)
     rows = torch.arange(stride // 2, height, stride)
     columns = torch.arange(stride // 2, width, stride)
-    found = torch.zeros(len(clean), len(rows), len(columns))
+    saliency = torch.zeros(len(clean), len(rows), len(columns))
     with torch.no_grad():
         before = student(inputs, state).mean
         for r, i in enumerate(rows.tolist()):
@@ -73,9 +73,9 @@ def perturbation_saliency(
                 mixed = clean * (1 - mask) + blurred * mask
                 mixed = mixed.round().to(torch.uint8) if inputs[image].dtype == torch.uint8 else mixed
                 after = student({**inputs, image: mixed}, state).mean
-                found[:, r, c] = 0.5 * (after - before).square().sum(1).float().cpu()
+                saliency[:, r, c] = 0.5 * (after - before).square().sum(1).float().cpu()
     size = (height, width)
-    return functional.interpolate(found[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    return functional.interpolate(saliency[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def overlay(images: Tensor, saliency: Tensor) -> Tensor:
@@ -104,9 +104,9 @@ def saliency_sheet(task: VecTask, student: VisionStudent, steps: int = 10) -> ND
         state = state.reset(dones.bool())
     pictures, labels = [], []
     for name in student.config.images:
-        found = perturbation_saliency(student, obs_dict, state, name)
+        saliency = perturbation_saliency(student, obs_dict, state, name)
         seen = to_rgb(obs_dict[name])
-        pictures += [seen, overlay(obs_dict[name], found)]
+        pictures += [seen, overlay(obs_dict[name], saliency)]
         labels += [name, *[""] * (len(seen) - 1), "what actions depend on", *[""] * (len(seen) - 1)]
     return contact_sheet(pictures, task.num_envs, labels)
 

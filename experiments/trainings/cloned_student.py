@@ -93,7 +93,7 @@ class ClonedStudent:
     @property
     def step(self) -> int:
         """Gradient steps so far."""
-        return self.cloning.ledger.updates
+        return self.cloning.counts.updates
 
     @property
     def spent(self) -> float:
@@ -115,8 +115,8 @@ class ClonedStudent:
 
         def on_progress(progress: DistillationProgress) -> bool:
             self.costs.seconds |= {
-                "reading": self.cloning.ledger.seconds["rollout"],
-                "learning": self.cloning.ledger.seconds["learning"],
+                "reading": self.cloning.counts.seconds["rollout"],
+                "learning": self.cloning.counts.seconds["learning"],
             }
             values = {
                 "distillation/loss": progress.loss,
@@ -165,15 +165,15 @@ class ClonedStudent:
 
     def finish(self, report: Report) -> Mapping[str, Any]:
         """Save the student; return the results."""
-        ledger, dataset = self.cloning.ledger, self.dataset
+        counts, dataset = self.cloning.counts, self.dataset
         self.student.save(report.folder / "student")
         return {
             "data": str(self.config.data),
-            "frames": ledger.frames,
-            "updates": ledger.updates,
-            "reading_seconds": ledger.seconds["rollout"],
-            "learning_seconds": ledger.seconds["learning"],
-            "loss": ledger.history[-1].loss,
+            "frames": counts.frames,
+            "updates": counts.updates,
+            "reading_seconds": counts.seconds["rollout"],
+            "learning_seconds": counts.seconds["learning"],
+            "loss": counts.history[-1].loss,
             "data_success": dataset.success if dataset.episodes else None,
             **{f"{name.replace('-', '_')}_looks_success": value for name, value in self._success.items()},
         }

@@ -1,4 +1,4 @@
-"""Pictures of a student at work: what it sees, what the expert knows beside it, both acting side by side."""
+"""Pictures of a student at work: its views, the expert's knowledge beside them, both acting side by side."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write_png(path: Path, picture: Picture) -> None:
 
 
 def sheet(images: Sequence[str], obs_dict: Mapping[str, Tensor]) -> Picture:
-    """What students see: a row for each kind of picture, a column for each of the first environments."""
+    """Pictures of students: a row for each kind of picture, a column for each of the first environments."""
     seen = [obs_dict[name][:SHOWN] for name in images]
     columns = len(seen[0])
     labels = [label for name in images for label in [name, *[""] * (columns - 1)]]
@@ -56,7 +56,7 @@ def sheet(images: Sequence[str], obs_dict: Mapping[str, Tensor]) -> Picture:
 
 
 def knowledge(images: Sequence[str], task: VecTask, expert: MLPExpert, student: VisionStudent) -> Picture:
-    """What the student sees, beside what the expert knows and what both would do, as bars.
+    """The student's pictures, beside the expert's view and the actions of both, as bars.
 
     The expert's view is shown as its network has it: in standard deviations of its training, by index. A
     student with memory answers as at the start of an episode.
@@ -83,7 +83,7 @@ def knowledge(images: Sequence[str], task: VecTask, expert: MLPExpert, student: 
             enlarged = Image.fromarray(picture[i]).resize((width, height), Image.Resampling.NEAREST)
             page.paste(enlarged, (left + 2 + j * (width + 4), top))
         x = left + len(images) * (width + 4) + 20
-        draw.text((x, top - 15), f"{expert.view}: what the expert knows", fill=_INK, font=font)
+        draw.text((x, top - 15), f"{expert.view}: the expert's knowledge", fill=_INK, font=font)
         for k, value in enumerate(known[i].tolist()):
             _bar(draw, font, (x, top + k * (BAR + 2)), value / LIMIT, _EXPERT, str(k) if k % 5 == 0 else "")
         y = top + (known.shape[1] + 2) * (BAR + 2)

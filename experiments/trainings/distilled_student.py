@@ -230,17 +230,17 @@ class DistilledStudent:
     @property
     def step(self) -> int:
         """Frames rolled out so far."""
-        return self.distillation.ledger.frames
+        return self.distillation.counts.frames
 
     @property
     def seconds(self) -> float:
         """Seconds of rolling out and learning so far."""
-        return sum(self.distillation.ledger.seconds.values())
+        return sum(self.distillation.counts.seconds.values())
 
     @property
     def spent(self) -> float:
         """The share of the budget that is used up."""
-        return self.distillation.ledger.spent
+        return self.distillation.counts.spent
 
     @property
     def progress(self) -> Progress:
@@ -268,7 +268,7 @@ class DistilledStudent:
 
     def _count(self, progress: DistillationProgress) -> None:
         self.costs.student, self.costs.queries = progress.frames, progress.queries
-        self.costs.seconds |= self.distillation.ledger.seconds
+        self.costs.seconds |= self.distillation.counts.seconds
 
     def _of_round(self, progress: DistillationProgress) -> dict[str, float]:
         """What all methods report of a round, the error of each action, and what else a method has to say."""
@@ -351,7 +351,7 @@ class DistilledStudent:
 
     def _results(self, report: Report) -> dict[str, Any]:
         """What the cell came to; the expert is charged as it stands in its own results."""
-        columns, ledger = report.record.evaluations.recent(), self.distillation.ledger
+        columns, counts = report.record.evaluations.recent(), self.distillation.counts
 
         def means(column: str) -> dict[str, float]:
             rows = {name: (columns["share"] == 1) & (columns["test_set"] == name) for name in self.sets}
@@ -366,7 +366,7 @@ class DistilledStudent:
             errors = dict(zip(self.joints, found, strict=True))
         seconds = {
             "expert": self.costs.seconds["expert"],
-            **ledger.seconds,
+            **counts.seconds,
             "evaluation": report.record.evaluation_seconds,
         }
         return {
@@ -379,9 +379,9 @@ class DistilledStudent:
             "share_of_expert": theirs
             and {name: share / theirs[name] if theirs[name] else None for name, share in success.items()},
             "action_error": errors,
-            "frames": ledger.frames,
-            "queries": ledger.queries,
-            "updates": ledger.updates,
+            "frames": counts.frames,
+            "queries": counts.queries,
+            "updates": counts.updates,
             "expert_steps": self.costs.expert,
             "environment_steps": self.costs.charged,
             "expert_given": bool(self.charged.get("given", False)),

@@ -127,7 +127,7 @@ class DatasetWriter:
         self._first = True
 
     def add(self, fields: Mapping[str, Tensor], started: Tensor) -> None:
-        """Take one step of all environments; tensors are copied.
+        """Add one step of all environments; tensors are copied.
 
         Args:
             fields: all of the names given at the start, ``(num_envs, ...)``.
@@ -205,40 +205,40 @@ class Dataset:
 
     @property
     def chunks(self) -> int:
-        """Chunks."""
+        """Number of complete chunks."""
         return len(self.commits)
 
     @property
     def steps(self) -> int:
-        """Steps of all environments."""
+        """Number of steps that all environments took together."""
         return self.chunks * self.chunk_steps
 
     @property
     def frames(self) -> int:
-        """Frames: steps times environments."""
+        """Number of frames: steps times environments."""
         return self.steps * self.num_envs
 
     @property
     def episodes(self) -> int:
-        """Episodes that ended."""
+        """Number of episodes that ended."""
         return sum(commit.episodes for commit in self.commits)
 
     @property
     def success(self) -> float:
-        """Share of these that succeeded, whoever acted; NaN without any."""
+        """Share of these episodes that succeeded, by expert or student; NaN without any."""
         return sum(commit.successes for commit in self.commits) / self.episodes if self.episodes else np.nan
 
     def stored_bytes(self, name: str) -> int:
-        """Bytes of a field on disk."""
+        """Bytes that a field takes on disk."""
         index = list(self.fields).index(self._known(name))
         return sum(commit.sizes[index] for commit in self.commits)
 
     def raw_bytes(self, name: str) -> int:
-        """Bytes of a field in memory."""
+        """Bytes that a field takes in memory."""
         return self.fields[self._known(name)].nbytes * self.steps
 
     def chunk(self, index: int, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """A chunk of some fields, or of all: name -> ``(chunk_steps, num_envs, ...)``; not to be changed.
+        """Read a chunk of some fields, or of all: name -> ``(chunk_steps, num_envs, ...)``; do not change it.
 
         Raises:
             ValueError: when there is no such field; names the nearest.
@@ -251,7 +251,7 @@ class Dataset:
         }
 
     def read(self, first: int, last: int, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """Steps from `first` to before `last`: name -> ``(last - first, num_envs, ...)``.
+        """Read the steps from `first` to before `last`: name -> ``(last - first, num_envs, ...)``.
 
         Raises:
             IndexError: when there are no such steps.
@@ -270,7 +270,7 @@ class Dataset:
     def stream(
         self, chunks: Iterable[int], names: Iterable[str]
     ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        """Step after step of some chunks, as `FrameBuffer.add` takes them: fields, and what is started.
+        """Yield the steps of some chunks as `FrameBuffer.add` takes them: fields, and which episodes begin.
 
         Where a chunk does not follow the one before it, episodes that are under way begin anew, so that no
         stack of frames and no sequence reaches over the gap.
@@ -322,17 +322,17 @@ def _same(folder: Path, layout: Layout, metadata: Mapping[str, Any]) -> Layout:
     """The layout on disk, where fields and metadata are the ones given."""
     import json
 
-    found, known = dataset_files.read_layout(folder)
+    stored, known = dataset_files.read_layout(folder)
     # As text: NaN, which an expert's facts may hold, is not equal to itself.
     on_disk, given = ({k: json.dumps(v, sort_keys=True) for k, v in m.items()} for m in (known, metadata))
     keys = [
         key for key in {**on_disk, **given} if key not in MAY_DIFFER and on_disk.get(key) != given.get(key)
     ]
-    names = {**found.fields, **layout.fields}
-    keys += [f"field {name}" for name in names if found.fields.get(name) != layout.fields.get(name)]
+    names = {**stored.fields, **layout.fields}
+    keys += [f"field {name}" for name in names if stored.fields.get(name) != layout.fields.get(name)]
     if keys:
         raise DatasetError(
             f"{folder} holds other data (different: {', '.join(sorted(keys))}); record into another folder, "
             "or repeat the options of the first recording"
         )
-    return found
+    return stored

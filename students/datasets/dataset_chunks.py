@@ -1,4 +1,4 @@
-"""The chunk files of a dataset: reading one, finding what is wrong with them, keeping what is not."""
+"""The chunk files of a dataset: read one, find damaged ones, keep the intact ones."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def find_damage(folder: Path, layout: Layout, commits: list[Commit]) -> None:
 
 
 def read_chunk(array: zarr.Array[Any], layout: Layout, folder: Path, name: str, chunk: int) -> NDArray[Any]:
-    """A chunk of a field, ``(chunk_steps, num_envs, ...)``.
+    """Read a chunk of a field, ``(chunk_steps, num_envs, ...)``.
 
     Raises:
         DatasetError: when its file is missing or damaged.
@@ -85,7 +85,7 @@ def read_chunk(array: zarr.Array[Any], layout: Layout, folder: Path, name: str, 
 
 
 def count(values: Mapping[str, NDArray[Any]]) -> tuple[int, int]:
-    """Episodes that ended in a chunk, and successes among them; 0 where that is not recorded."""
+    """Count the episodes that ended in a chunk, and successes among them; 0 where that is not recorded."""
     ended = values.get(ENDED)
     if ended is None:
         return 0, 0

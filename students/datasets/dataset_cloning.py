@@ -17,7 +17,12 @@ from tutelage.students.datasets.dataset_recording import VIEWS
 from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.learner import DEVIATION, LABEL, Learner, LearningConfig
 from tutelage.students.distillation.machinery.method import load_optimizer, optimizer_state
-from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, Ledger, OnProgress
+from tutelage.students.distillation.machinery.progress import (
+    Budget,
+    DistillationResult,
+    OnProgress,
+    RunCounts,
+)
 from tutelage.students.torch_tools.threads import torch_threads
 
 if TYPE_CHECKING:
@@ -84,9 +89,12 @@ class DatasetCloning:
             the same student on a CPU.
 
     Attributes:
-        ledger: counts and clocks. Frames and queries are those of the dataset that were read, each counted
+        counts: counts and clocks. Frames and queries are those of the dataset that were read, each counted
             once; `rollout` seconds are those of reading; success is that of the episodes that were read;
             action errors are NaN.
+
+    Logged metrics, after every round: ``distillation/loss``, ``distillation/learning_rate``,
+    ``rates/trained_frames_per_second``, ``cost/seconds`` and ``cost/frames``, read so far.
 
     Raises:
         ValueError: when the dataset lacks what the student sees, or its actions are of another size.
@@ -99,18 +107,18 @@ class DatasetCloning:
         self.generator = torch.Generator(student.device).manual_seed(seed)
         self.learner = Learner(student, config.learning, self.generator)
         budget = Budget(seconds=math.inf if config.seconds is None else config.seconds)
-        self.ledger = Ledger(budget, student.num_actions, student.device)
-        self.feed = _Feed(dataset, names, self.learner, self.ledger, config, seed)
+        self.counts = RunCounts(budget, student.num_actions, student.device)
+        self.feed = _Feed(dataset, names, self.learner, self.counts, config, seed)
 
     @property
     def ring(self) -> FrameBuffer:
-        """The frames in memory."""
+        """The ring of frames in memory."""
         return self.feed.buffer
 
     @property
     def spent(self) -> float:
         """The share of the budget that is used up; 1 and more is all of it."""
-        return max(self.ledger.updates / self.config.updates, self.ledger.spent)
+        return max(self.counts.updates / self.config.updates, self.counts.spent)
 
     def run(self, on_progress: OnProgress | None = None) -> DistillationResult:
         """Go on until the budget is spent, or `on_progress` returns False; return what it cost.
@@ -120,19 +128,19 @@ class DatasetCloning:
         """
         going = self.spent < 1
         while going:
-            with self.ledger.clock("rollout"), torch_threads(1):
+            with self.counts.clock("rollout"), torch_threads(1):
                 self.feed.fill()
-            done = self.ledger.updates
-            with self.ledger.clock("learning"), torch_threads(1):
+            done = self.counts.updates
+            with self.counts.clock("learning"), torch_threads(1):
                 self.learner.decay(self.spent)
                 trained = 0
                 for _ in range(min(self.config.round_updates, self.config.updates - done)):
                     loss, frames = self.learner.update(self.ring)
-                    self.ledger.add_update(loss, frames)
+                    self.counts.add_update(loss, frames)
                     trained += frames
             self.feed.owe(trained)
-            going = self.ledger.report(on_progress, 1.0, self.learner.learning_rate) and self.spent < 1
-        return self.ledger.result()
+            going = self.counts.report(on_progress, 1.0, self.learner.learning_rate) and self.spent < 1
+        return self.counts.result()
 
     def state_dict(self, frames: bool = True) -> StateDict:
         """All that the following rounds depend on, by value; see `DistillationMethod.state_dict`."""
@@ -141,7 +149,7 @@ class DatasetCloning:
             "student": {name: tensor.detach().clone() for name, tensor in self.student.state_dict().items()},
             "optimizer": optimizer_state(self.learner.optimizer),
             "generator": self.generator.get_state(),
-            "ledger": self.ledger.state_dict(),
+            "ledger": self.counts.state_dict(),
             "ring": self.ring.state_dict(frames),
             "feed": self.feed.state_dict(),
         }
@@ -158,16 +166,16 @@ class DatasetCloning:
         self.student.load_state_dict(state["student"])
         load_optimizer(self.learner.optimizer, state["optimizer"])
         self.generator.set_state(state["generator"].cpu())
-        self.ledger.load_state_dict(state["ledger"])
+        self.counts.load_state_dict(state["ledger"])
         self.ring.load_state_dict(state["ring"])
         self.feed.load_state_dict(state["feed"])
 
 
 def check_dataset(dataset: Dataset, student: VisionStudent) -> dict[str, str]:
-    """Make sure that a dataset has what a student learns from; return view -> field.
+    """Check that a dataset has the fields that a student learns from; return view -> field.
 
     Raises:
-        ValueError: naming what is missing or of another shape.
+        ValueError: naming the field that is missing or of another shape.
     """
     names = {view: f"{VIEWS}{view}" for view in student.config.views}
     labels = dict.fromkeys((LABEL, DEVIATION), (student.num_actions,))
@@ -178,11 +186,11 @@ def check_dataset(dataset: Dataset, student: VisionStudent) -> dict[str, str]:
                 f"{dataset.folder} lacks what the student learns from: "
                 f"{unknown_name('field', name, list(dataset.fields))}"
             )
-        found = dataset.fields[name].shape[1:]
-        if found != tuple(shape):
+        stored = dataset.fields[name].shape[1:]
+        if stored != tuple(shape):
             raise ValueError(
-                f"{name!r} of {dataset.folder} has shape {found}, and the student takes {tuple(shape)}; make "
-                "a student for this dataset, or record one for the student"
+                f"{name!r} of {dataset.folder} has shape {stored}, and the student takes {tuple(shape)}; "
+                "make a student for this dataset, or record one for the student"
             )
     if not dataset.frames:
         raise ValueError(f"{dataset.folder} has no frames yet; record some by `tutelage data record`")
@@ -197,11 +205,11 @@ class _Feed:
         dataset: Dataset,
         names: dict[str, str],
         learner: Learner,
-        ledger: Ledger,
+        counts: RunCounts,
         config: CloningConfig,
         seed: int,
     ) -> None:
-        self.dataset, self.names, self.learner, self.ledger = dataset, names, learner, ledger
+        self.dataset, self.names, self.learner, self.counts = dataset, names, learner, counts
         self.samples_per_frame = config.samples_per_frame
         example = {
             name: torch.zeros(dataset.fields[name].shape, dtype=DTYPES[dataset.fields[name].dtype])
@@ -266,8 +274,8 @@ class _Feed:
         self.buffer.add(learnt, started)
         self.learner.student.observe(learnt)
         size = (len(started), self.learner.student.num_actions)
-        self.ledger.add_step(ended, success, torch.full(size, math.nan, device=self.buffer.device))
-        self.ledger.frames = self.ledger.queries = min(self.ledger.frames, self.dataset.frames)
+        self.counts.add_step(ended, success, torch.full(size, math.nan, device=self.buffer.device))
+        self.counts.frames = self.counts.queries = min(self.counts.frames, self.dataset.frames)
 
     def _wanted(self) -> list[str]:
         ends = [name for name in (ENDED, SUCCESS) if name in self.dataset.fields]

@@ -1,4 +1,4 @@
-"""How a dataset lies on disk: its layout, and the log of what is complete.
+"""The files of a dataset: its layout, and the log of complete chunks.
 
 ::
 
@@ -71,7 +71,7 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """What every chunk of a dataset looks like.
+    """The layout that every chunk of a dataset has.
 
     Attributes:
         num_envs: environments, the same ones in every step.
@@ -170,7 +170,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_layout(folder: Path) -> tuple[Layout, dict[str, Any]]:
-    """Layout and metadata of a dataset.
+    """Read layout and metadata of a dataset.
 
     Raises:
         FileNotFoundError: when there is no such folder.
@@ -182,11 +182,11 @@ def read_layout(folder: Path) -> tuple[Layout, dict[str, Any]]:
     if not path.exists():
         raise DatasetError(f"{folder} is no dataset of tutelage: it has no {GROUP}")
     try:
-        found = json.loads(path.read_text())["attributes"][_KEY]
-        schema = found["schema"]
+        values = json.loads(path.read_text())["attributes"][_KEY]
+        schema = values["schema"]
     except (ValueError, KeyError, TypeError, OSError):
         raise DatasetError(
-            f"{path} is damaged, or of something that is no dataset of tutelage (no {_KEY!r} in its "
+            f"{path} is damaged, or belongs to no dataset of tutelage (no {_KEY!r} in its "
             "attributes); take the file from a copy, or choose another folder"
         ) from None
     if schema != SCHEMA:
@@ -197,19 +197,19 @@ def read_layout(folder: Path) -> tuple[Layout, dict[str, Any]]:
     try:
         fields = {
             name: Field(tuple(map(int, field["shape"])), field["dtype"])
-            for name, field in found["fields"].items()
+            for name, field in values["fields"].items()
         }
-        layout = Layout(int(found["num_envs"]), int(found["chunk_steps"]), fields)
+        layout = Layout(int(values["num_envs"]), int(values["chunk_steps"]), fields)
         _check_layout(layout)
-        return layout, dict(found["metadata"])
+        return layout, dict(values["metadata"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
-            f"{path} describes no dataset that can be ({error}); take the file from a copy"
+            f"{path} describes an impossible dataset ({error}); take the file from a copy"
         ) from None
 
 
 def _check_layout(layout: Layout) -> None:
-    """Refuse a layout that cannot be, or whose names lead out of the folder."""
+    """Refuse an impossible layout, or one whose names lead out of the folder."""
     if layout.num_envs < 1 or layout.chunk_steps < 1 or not layout.fields:
         raise ValueError("it needs environments, steps of a chunk, and fields")
     for name, field in layout.fields.items():
@@ -227,7 +227,7 @@ def _check_layout(layout: Layout) -> None:
 
 
 def open_array(folder: Path, layout: Layout, name: str, write: bool = False) -> zarr.Array[Any]:
-    """The Zarr array of a field; checked before it is opened, so that only the codecs above are run.
+    """Open the Zarr array of a field, after a check that it uses the codecs above alone.
 
     Raises:
         DatasetError: when its description is missing, damaged, or not that of the layout.
@@ -236,15 +236,15 @@ def open_array(folder: Path, layout: Layout, name: str, write: bool = False) -> 
 
     path, field = folder / name / GROUP, layout.fields[name]
     try:
-        found = json.loads(path.read_text())
-        chunks = found["chunk_grid"]["configuration"]["chunk_shape"]
+        values = json.loads(path.read_text())
+        chunks = values["chunk_grid"]["configuration"]["chunk_shape"]
         fits = (
             tuple(chunks) == (layout.chunk_steps, *field.shape)
-            and tuple(found["shape"][1:]) == field.shape
-            and found["data_type"] == field.dtype
-            and tuple(codec["name"] for codec in found["codecs"]) == _CODECS
-            and found["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "."}}
-            and not found.get("storage_transformers")
+            and tuple(values["shape"][1:]) == field.shape
+            and values["data_type"] == field.dtype
+            and tuple(codec["name"] for codec in values["codecs"]) == _CODECS
+            and values["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "."}}
+            and not values.get("storage_transformers")
         )
     except (ValueError, KeyError, TypeError, OSError):
         fits = False
@@ -262,7 +262,7 @@ def open_array(folder: Path, layout: Layout, name: str, write: bool = False) -> 
 
 
 def read_log(folder: Path) -> tuple[list[Commit], int]:
-    """The chunks that are complete, and how many bytes of the log tell of them.
+    """Read the log: the complete chunks, and how many of its bytes are valid.
 
     A line that is torn at the end of the log was being written when its writer was killed.
 
@@ -292,7 +292,7 @@ def read_log(folder: Path) -> tuple[list[Commit], int]:
 
 
 def append_commit(folder: Path, commit: Commit, at: int) -> int:
-    """Write a line at byte `at`, over what is left of a torn one; return where the next one goes."""
+    """Write a line at byte `at`, over the rest of a torn one; return the place of the next one."""
     with (folder / LOG).open("r+b") as log:
         log.truncate(at)
         log.seek(at)
@@ -303,14 +303,14 @@ def append_commit(folder: Path, commit: Commit, at: int) -> int:
 
 
 def settle(path: Path) -> int:
-    """Wait until what a file holds is on disk; return its size."""
+    """Wait until a file's contents are on disk; return its size."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size
 
 
 def cure(folder: Path) -> str:
-    """What to do about a damaged file."""
+    """Say how to mend a dataset with a damaged file."""
     return (
         f"`tutelage data repair {folder}` keeps the steps that are intact and sets the others aside, or take "
         "the file from a copy"

@@ -1,4 +1,4 @@
-"""Recording: an expert acts, or a mixture of expert and student, and all of it goes to a dataset on disk."""
+"""Recording of a dataset: an expert acts, or a mixture of expert and student, and all frames go to disk."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ALIASES = ("obs", "states")
 
 @dataclass(frozen=True)
 class RecordingConfig:
-    """Who acts, and how long.
+    """Settings of a recording: who acts, and for how many frames.
 
     Attributes:
         frames: of the whole dataset, environment steps of all environments; rounded up to whole chunks.
@@ -74,7 +74,7 @@ def record(
     metadata: Mapping[str, Any] | None = None,
     on_progress: Callable[[int], bool | None] | None = None,
 ) -> int:
-    """Record until the dataset has `config.frames`; what is there counts, so that a killed recording goes on.
+    """Record until the dataset has `config.frames`; frames on disk count, so that a killed recording goes on.
 
     ====================  ===============================================================================
     field                 of each environment at each step
@@ -124,8 +124,8 @@ def record(
     task.auto_reset = True
     task.seed(seeds)
     recording = _Recording(task, expert, student, config, generator)
-    told = {**describe(task, expert, config, student), "seed": seed, **(metadata or {})}
-    with DatasetWriter(folder, recording.peek(), told, config.chunk_frames) as writer, torch_threads(1):
+    described = {**describe(task, expert, config, student), "seed": seed, **(metadata or {})}
+    with DatasetWriter(folder, recording.peek(), described, config.chunk_frames) as writer, torch_threads(1):
         while writer.steps * task.num_envs < config.frames:
             was = writer.steps
             recording.step(writer)
@@ -198,7 +198,7 @@ class _Recording:
 def describe(
     task: VecTask, expert: Expert, config: RecordingConfig, student: VisionStudent | None
 ) -> dict[str, Any]:
-    """What data recorded so are, as JSON values."""
+    """Describe the data of a recording, as JSON values."""
     cls = type(task)
     cameras: dict[str, dict[str, Any]] = {}
     for name, view in task.obs_dict.items():
@@ -207,7 +207,7 @@ def describe(
             height, width = view.shape[1:3]
             cameras.setdefault(camera, {"width": width, "height": height, "modalities": []})
             cameras[camera]["modalities"].append(modality)
-    told = {
+    values = {
         "task": f"{cls.__module__}:{cls.__qualname__}",
         "task_space": task.task_space.to_json(),
         "max_episode_length": task.max_episode_length,
@@ -220,7 +220,7 @@ def describe(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: _version(name) for name in ("tutelage", "mujoco", "torch", "zarr", "numpy")},
     }
-    return dict(json.loads(json.dumps(told)))
+    return dict(json.loads(json.dumps(values)))
 
 
 def _version(package: str) -> str:
@@ -231,7 +231,7 @@ def _version(package: str) -> str:
 
 
 def _steps_there(folder: Path) -> int:
-    """Steps of the dataset in a folder, if there is one."""
+    """Count the steps of the dataset in a folder, if there is one."""
     if not (folder / GROUP).exists():
         return 0
     layout: Layout = read_layout(folder)[0]

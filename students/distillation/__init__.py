@@ -1,4 +1,4 @@
-"""From a privileged expert to a student that sees a camera: one method a file, and what they share.
+"""Methods that distil a privileged expert into a student that sees a camera, one file each.
 
 ::
 
@@ -9,7 +9,7 @@
     evaluation = distillation.evaluate_student(held_out_task, student, episodes=256, seed=1)
 
 ==================  ==========================  ======================================================
-file                who acts                    what is learnt from
+file                who acts                    the student learns from
 ==================  ==========================  ======================================================
 behaviour_cloning   the expert, with noise      the expert's actions, in a ring of frames
 dagger              mostly the student          the same

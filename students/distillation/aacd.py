@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AACDConfig:
-    """AACD's settings.
+    """Settings of AACD.
 
     Attributes:
         budget: how long.
@@ -55,6 +55,8 @@ class AACD(ActorCritic):
     with ``lam`` below 1 the advantages are biased towards what the expert would make of a state. The
     student's own critic, if any, is replaced (`VisionStudent.take_critic`), and so is what its config says of
     it. The expert itself stays as it is, and is asked nothing.
+
+    Logged metrics: those of `ActorCritic`.
 
     Raises:
         ValueError: when the expert has no critic, is several experts, or its discount is not known.
@@ -90,8 +92,8 @@ class AACD(ActorCritic):
         student.take_critic(critic.requires_grad_(not config.freeze_critic), view)
         super().__init__(task, expert, student, config, seed)
 
-    def judge_anew(self, judged: Tensor | None, returns: Tensor) -> None:
-        """Leave the normalisers as the expert had them."""
+    def update_normalizers(self, judged: Tensor | None, returns: Tensor) -> None:
+        """Keep the expert's normalisers as they are."""
 
 
 def distil(

@@ -1,6 +1,6 @@
 """Asymmetric PPO: reinforcement learning from pixels, with a critic that may see what the student cannot.
 
-No expert is asked: this is what distillation is compared with.
+No expert has a part in it: it is the baseline of distillation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AsymmetricPPOConfig:
-    """Asymmetric PPO's settings.
+    """Settings of asymmetric PPO.
 
     Attributes:
         budget: how long.
@@ -39,7 +39,7 @@ class AsymmetricPPOConfig:
 
 
 class AsymmetricPPO(ActorCritic):
-    """PPO from scratch.
+    """PPO from scratch, with a critic that may see the state.
 
     Pinto et al. 2018, "Asymmetric Actor Critic for Image-Based Robot Learning": the critic, which is needed
     in simulation alone, sees the state, and the actor pictures. What the critic sees is decided by the
@@ -47,6 +47,8 @@ class AsymmetricPPO(ActorCritic):
     pixels, whose critic and actor share an encoder.
 
     An expert may be given and is not asked; if the settings have no discount, it is that of the expert.
+
+    Logged metrics: those of `ActorCritic`.
     """
 
     card: ClassVar[MethodCard] = MethodCard(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BehaviourCloningConfig:
-    """Behaviour cloning's settings.
+    """Settings of behaviour cloning.
 
     Attributes:
         budget: how long.
@@ -61,7 +61,7 @@ class BehaviourCloningConfig:
 
 
 class BehaviourCloning(DistillationMethod):
-    """Training on the expert's own episodes.
+    """Trains a student on the expert's own episodes.
 
     The supervised approach whose error can grow with the square of the episode's length (Ross and Bagnell
     2010, "Efficient Reductions for Imitation Learning", theorem 2.1), as a baseline; with ``disturb="dart"``
@@ -70,6 +70,8 @@ class BehaviourCloning(DistillationMethod):
 
     The expert acts by the means of what it advises. The student computes its actions in every state, for the
     reported errors and for DART, though they are not taken. Otherwise as `DistillationMethod`.
+
+    Logged metrics: those of `DistillationMethod`, ``distillation/loss`` to ``cost/seconds``; no diagnostics.
     """
 
     card: ClassVar[MethodCard] = MethodCard("behaviour cloning", predicts=True)
@@ -84,25 +86,25 @@ class BehaviourCloning(DistillationMethod):
         self.disturbance = Disturbance(config, task.actions, self.generator)
 
     def round(self) -> float:
-        """Watch the expert, learn from all that it showed."""
-        config, ledger, learner = self.config, self.ledger, self.learner
+        """Let the expert act, then learn from all its frames so far."""
+        config, counts, learner = self.config, self.counts, self.learner
         # D <- D u {(s, pi*(s))}, s visited by pi*, or by pi* + psi
-        with ledger.clock("rollout"), torch_threads(1):
-            self.rolling.fill(self.buffer, config.rollout_steps, self.disturbance, learner, ledger)
+        with counts.clock("rollout"), torch_threads(1):
+            self.rolling.fill(self.buffer, config.rollout_steps, self.disturbance, learner, counts)
             self.disturbance.adapt()
         # min over theta of E_{s ~ D} loss(pi_theta(s), pi*(s))
-        with ledger.clock("learning"), torch_threads(1):
-            learner.decay(ledger.spent)
+        with counts.clock("learning"), torch_threads(1):
+            learner.decay(counts.spent)
             for _ in range(config.updates):
-                ledger.add_update(*learner.update(self.buffer))
+                counts.add_update(*learner.update(self.buffer))
         return 1.0
 
     def own_state(self) -> StateDict:
-        """The shape of the noise, which DART has learnt."""
+        """Return the shape of the noise, which DART has learnt."""
         return {"root": self.disturbance.root.clone()}
 
     def load_own_state(self, state: StateDict) -> None:
-        """Disturb as before."""
+        """Continue with the saved shape of the noise."""
         self.disturbance.root = state["root"].to(self.task.device)
 
 
@@ -119,7 +121,7 @@ def distil(
 
 
 class Disturbance:
-    """Noise on the expert's actions.
+    """Adds noise to the expert's actions.
 
     Args:
         config: which.
@@ -138,7 +140,7 @@ class Disturbance:
         self._products = torch.zeros(size, size, device=like.device)
 
     def __call__(self, student: Tensor, expert: Tensor) -> Tensor:
-        """The expert's actions with noise; takes note of the student's errors."""
+        """Return the expert's actions with noise; add the student's errors to the sums."""
         error = student - expert
         self._products += error.T @ error
         noise = torch.randn(expert.shape, generator=self.generator, device=expert.device)

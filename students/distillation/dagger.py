@@ -1,4 +1,4 @@
-"""DAgger: the student acts, the expert labels every state it meets, and it learns from all of them."""
+"""DAgger: the student acts, the expert labels every state that it meets, and it learns from all of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DaggerConfig:
-    """DAgger's settings.
+    """Settings of DAgger.
 
     Attributes:
         budget: how long.
@@ -81,13 +81,15 @@ class DaggerConfig:
 
 
 class Dagger(DistillationMethod):
-    """Training by dataset aggregation.
+    """Trains a student by dataset aggregation.
 
     Ross, Gordon and Bagnell 2011, "A Reduction of Imitation Learning and Structured Prediction to No-Regret
     Online Learning" (AISTATS), algorithm 3.1, with a ring for the data set and a few gradient steps on it
     after each short round, instead of training anew; the student is the last policy, not the best.
 
     The expert's labels are the means of what it advises. Otherwise as `DistillationMethod`.
+
+    Logged metrics: those of `DistillationMethod`, ``distillation/loss`` to ``cost/seconds``; no diagnostics.
     """
 
     card: ClassVar[MethodCard] = MethodCard("DAgger", predicts=True)
@@ -101,28 +103,28 @@ class Dagger(DistillationMethod):
         self.buffer = FrameBuffer(config.buffer_frames, task.num_envs, self.frame_fields(), task.device)
 
     def round(self) -> float:
-        """Visit states with the mixture of expert and student, learn from all that were visited."""
-        config, ledger, learner = self.config, self.ledger, self.learner
+        """Visit states with the mixture of expert and student, then learn from all states visited so far."""
+        config, counts, learner = self.config, self.counts, self.learner
         # "Sample T-step trajectories using pi_i = beta_i pi* + (1 - beta_i) pi^_i;
         #  D <- D u {(s, pi*(s))}": each environment draws at each step who acts; all states are labelled.
         share = config.expert_share(self.rounds)
-        with ledger.clock("rollout"), torch_threads(1):
+        with counts.clock("rollout"), torch_threads(1):
             drive = mixture(share, config.noise, self.generator)
-            self.rolling.fill(self.buffer, config.rollout_steps, drive, learner, ledger)
+            self.rolling.fill(self.buffer, config.rollout_steps, drive, learner, counts)
         # "Train classifier pi^_{i+1} on D": min over theta of E_{s ~ D} loss(pi_theta(s), pi*(s))
-        with ledger.clock("learning"), torch_threads(1):
-            learner.decay(ledger.spent)
+        with counts.clock("learning"), torch_threads(1):
+            learner.decay(counts.spent)
             for _ in range(config.updates):
-                ledger.add_update(*learner.update(self.buffer))
+                counts.add_update(*learner.update(self.buffer))
         self.rounds += 1
         return share
 
     def own_state(self) -> StateDict:
-        """How many rounds there were: beta depends on it."""
+        """Return the number of rounds: beta depends on it."""
         return {"rounds": self.rounds}
 
     def load_own_state(self, state: StateDict) -> None:
-        """Go on with the next round."""
+        """Continue with the round after the saved ones."""
         self.rounds = int(state["rounds"])
 
 
@@ -139,7 +141,7 @@ def distil(
 
 
 def mixture(share: float, noise: float, generator: Generator) -> Drive:
-    """The expert, with noise, where a coin of probability `share` falls so, and the student elsewhere."""
+    """Let the expert act, with noise, with probability `share`, and the student otherwise."""
 
     def drive(student: Tensor, expert: Tensor) -> Tensor:
         chosen = torch.rand(len(student), 1, generator=generator, device=student.device) < share

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DaggerValueConfig(DaggerConfig):
-    """The settings of `DaggerValue`: those of `DaggerConfig`, whose `learning` is the critic's too, and more.
+    """Settings of `DaggerValue`: those of `DaggerConfig`, whose `learning` is the critic's too, and more.
 
     Attributes:
         beta_end: 0, as values are to be those of the student alone.
@@ -55,7 +55,7 @@ class DaggerValueConfig(DaggerConfig):
 
 
 class Steps(NamedTuple):
-    """What the critic learns from: `T` steps of `n` environments.
+    """The critic's lesson: `T` steps of `n` environments.
 
     Attributes:
         views: what it sees of the states in which the actions were taken, ``(T, n, size)``.
@@ -72,7 +72,7 @@ class Steps(NamedTuple):
 
 
 class DaggerValue(Dagger):
-    """`Dagger`, and the critic learns the values of whoever acts.
+    """`Dagger` whose critic learns the values of the policy that acts.
 
     Wan et al. 2023, "UniDexGrasp++: Improving Dexterous Grasping Policy Learning via Geometry-aware
     Curriculum and Iterative Generalist-Specialist Learning" (ICCV): so that a distilled generalist can be
@@ -95,8 +95,12 @@ class DaggerValue(Dagger):
         config: settings.
 
     Attributes:
-        diagnostics: of the last round: ``value_loss``, the mean squared error in units of the critic's
-            scale, over the updates; ``explained_variance`` of returns by the values before them.
+        diagnostics: of the last round.
+
+    Logged metrics: those of `DistillationMethod`, and
+
+    - ``diagnostics/value_loss``, the mean squared error in units of the critic's scale, over the updates;
+    - ``diagnostics/explained_variance`` of returns by the values before them.
 
     Raises:
         ValueError: when the student has no critic, or one that sees what the student sees.
@@ -125,21 +129,21 @@ class DaggerValue(Dagger):
         self.diagnostics: dict[str, float] = {}
 
     def round(self) -> float:
-        """Visit states as DAgger does, learn actions from all that were visited, and values from the last."""
-        config, ledger, learner = self.values, self.ledger, self.learner
+        """Visit states as DAgger does, learn actions from all so far, and values from the last ones."""
+        config, counts, learner = self.values, self.counts, self.learner
         share = self.config.expert_share(self.rounds)
-        with ledger.clock("rollout"), torch_threads(1):
+        with counts.clock("rollout"), torch_threads(1):
             steps = self.visit(mixture(share, config.noise, self.generator))
-        with ledger.clock("learning"), torch_threads(1):
-            learner.decay(ledger.spent)
+        with counts.clock("learning"), torch_threads(1):
+            learner.decay(counts.spent)
             for _ in range(config.updates):
-                ledger.add_update(*learner.update(self.buffer))
+                counts.add_update(*learner.update(self.buffer))
             self.learn_values(steps)
         self.rounds += 1
         return share
 
     def visit(self, drive: Drive) -> Steps:
-        """Take `rollout_steps` steps, add them with their labels to the ring; return what the critic gets."""
+        """Take `rollout_steps` steps, add them with their labels to the ring; return the critic's lesson."""
         rolling, view = self.rolling, self.critic_view
         steps: list[Steps] = []
         for _ in range(self.values.rollout_steps):
@@ -153,7 +157,7 @@ class DaggerValue(Dagger):
             rolling.obs_dict, rewards, dones, extras = self.task.step(drive(actions, right))
             rolling.started = ended = dones.bool()
             rolling.state = state.reset(ended)
-            self.ledger.add_step(ended, extras["success"], (actions - right).abs())
+            self.counts.add_step(ended, extras["success"], (actions - right).abs())
             # The terminal observations are the last ones of what ended, and elsewhere what is shown now.
             last = extras["terminal_obs"][view]
             steps.append(Steps(shown[view], last, rewards.clone(), ended, ended & ~extras["time_outs"]))
@@ -176,7 +180,7 @@ class DaggerValue(Dagger):
         """Bring the critic nearer to the returns: ``min mean ((V(s_t) - R_t) / scale)^2``."""
         critic, views = self.critic, steps.views.flatten(0, 1)
         critic.observe(views)
-        values, returns = (found.flatten() for found in self.targets(steps))
+        values, returns = (part.flatten() for part in self.targets(steps))
         critic.follow(returns)
         losses = []
         for _ in range(self.values.value_epochs):

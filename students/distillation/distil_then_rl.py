@@ -88,7 +88,7 @@ class DistilThenRLConfig:
 
     @property
     def distillation(self) -> DaggerValueConfig:
-        """The first part."""
+        """Settings of the first part, distillation."""
         return DaggerValueConfig(
             budget=self.budget,
             learning=self.learning,
@@ -104,7 +104,7 @@ class DistilThenRLConfig:
 
     @property
     def reinforcement(self) -> AsymmetricPPOConfig:
-        """The second part."""
+        """Settings of the second part, reinforcement learning."""
         learning = replace(
             self.learning,
             augmentation=None,
@@ -115,13 +115,13 @@ class DistilThenRLConfig:
         return AsymmetricPPOConfig(self.budget, learning, self.ppo)
 
     def weight(self, spent: float) -> float:
-        """Of the divergence from the anchor, when the share `spent` of the budget is used up."""
+        """Weight of the divergence from the anchor, when the share `spent` of the budget is used up."""
         part = (spent - self.distil_share) / (1 - self.distil_share)
         return self.anchor_weight * (1 - min(1.0, max(0.0, part) / self.anchor_end))
 
 
 class DistilThenRL(DaggerValue):
-    """`DaggerValue` for a part of the budget, then PPO from student and critic as they are.
+    """`DaggerValue` for a part of the budget, then PPO on the same student and critic.
 
     As Wan et al. 2023, "UniDexGrasp++", fine-tune distilled students, and as others do after imitation: an
     expert that sees more than the student cannot show what the student should do where it does not see
@@ -140,6 +140,8 @@ class DistilThenRL(DaggerValue):
 
     Attributes:
         tuning: the second part; None before it has begun.
+
+    Logged metrics: in the first part those of `DaggerValue`, in the second those of `ActorCritic`.
 
     Raises:
         ValueError: when the student has no critic, or no distribution of actions to draw from.
@@ -160,8 +162,8 @@ class DistilThenRL(DaggerValue):
         self.tuning: FineTuning | None = None
 
     def round(self) -> float:
-        """Distil, or learn from rewards."""
-        if self.tuning is None and self.ledger.spent < self.parts.distil_share:
+        """Distil in the first part, learn from rewards in the second."""
+        if self.tuning is None and self.counts.spent < self.parts.distil_share:
             return super().round()
         if self.tuning is None:
             self.begin_tuning()
@@ -171,16 +173,16 @@ class DistilThenRL(DaggerValue):
         return share
 
     def begin_tuning(self) -> None:
-        """Go over to reinforcement learning, with new episodes."""
+        """Begin reinforcement learning, with new episodes."""
         seed = int(torch.randint(2**62, (), generator=self.generator, device=self.task.device))
         self.tuning = tuning = FineTuning(self.task, self.expert, self.student, self.parts, seed)
-        tuning.ledger = self.ledger
+        tuning.counts = self.counts
         # What is saved, and told of, is from now on the second part's.
         self.learner, self.rolling = tuning.learner, tuning.rolling
         self.generator, self.buffer = tuning.generator, tuning.buffer
 
     def own_state(self) -> StateDict:
-        """Rounds of both parts, and the anchor."""
+        """Return the rounds of both parts, and the anchor."""
         return {**super().own_state(), "tuning": None if self.tuning is None else self.tuning.own_state()}
 
     def load_own_state(self, state: StateDict) -> None:
@@ -197,7 +199,7 @@ class DistilThenRL(DaggerValue):
 
 
 class FineTuning(ActorCritic):
-    """The second part of `DistilThenRL`: PPO from what is there, with an anchor.
+    """The second part of `DistilThenRL`: PPO of the distilled student and critic, with an anchor.
 
     Attributes:
         rounds: so far.
@@ -209,7 +211,7 @@ class FineTuning(ActorCritic):
     ) -> None:
         settings = config.reinforcement
         super().__init__(task, expert, student, settings, seed)
-        self.parts, self.asked, self.rounds, self.anchored = config, expert, 0, True
+        self.parts, self.advisor, self.rounds, self.anchored = config, expert, 0, True
         self.learner = PartLearner(student, settings.learning, self.generator, config.distil_share, 1.0)
         self.anchor: VisionStudent | None = None
         if config.anchor == "student":
@@ -217,27 +219,27 @@ class FineTuning(ActorCritic):
             self.anchor_state = self.anchor.start(task.num_envs)
 
     def advise(self, obs_dict: Observations) -> Advice | None:
-        """Ask the expert, where it is the anchor, and its answers count."""
-        return self.asked.advise(obs_dict) if self.parts.anchor == "expert" and self.anchored else None
+        """Ask the expert for its actions, where it is the anchor and they count."""
+        return self.advisor.advise(obs_dict) if self.parts.anchor == "expert" and self.anchored else None
 
     @torch.no_grad()
     def roll_out(self) -> Trajectories:
-        """As in `ActorCritic`; where the anchor is a student, what it would have done comes with it."""
+        """Roll out as `ActorCritic` does; add the anchor's actions, where the anchor is a student."""
         # By whole rounds: learning takes the anchor's answers for all steps, or for none.
-        self.anchored = self.parts.weight(self.ledger.spent) > 0
-        found = super().roll_out()
+        self.anchored = self.parts.weight(self.counts.spent) > 0
+        trajectories = super().roll_out()
         if self.anchor is None or not self.anchored:
-            return found
+            return trajectories
         buffer, length = self.buffer, self.ppo.rollout_steps
         envs = torch.arange(buffer.num_envs, device=buffer.device)
         means, stds = [], []
         for step in range(buffer.size - length, buffer.size):
             seen = buffer.gather(torch.full_like(envs, step), envs, self.learner.stacks, age=True)
-            heads = self.anchor(seen, self.anchor_state.reset(seen["age"] == 0))
-            self.anchor_state = heads.state
-            means.append(heads.mean)
-            stds.append(heads.std)
-        return {**found, "expert/mean": torch.stack(means), "expert/std": torch.stack(stds)}
+            output = self.anchor(seen, self.anchor_state.reset(seen["age"] == 0))
+            self.anchor_state = output.state
+            means.append(output.mean)
+            stds.append(output.std)
+        return {**trajectories, "expert/mean": torch.stack(means), "expert/std": torch.stack(stds)}
 
     def round(self) -> float:
         """Act, then learn from it."""
@@ -245,32 +247,32 @@ class FineTuning(ActorCritic):
         self.rounds += 1
         return share
 
-    def losses(self, heads: Heads, batch: Mapping[str, Tensor]) -> tuple[Tensor, Terms]:
-        """PPO's, and the anchor's; in the first rounds those of values alone."""
-        losses, terms = super().losses(heads, batch)
+    def losses(self, output: StudentOutput, batch: Mapping[str, Tensor]) -> tuple[Tensor, Terms]:
+        """Return PPO's losses and the anchor's; in the first rounds those of values alone."""
+        losses, terms = super().losses(output, batch)
         if not self.warming_up:
             return losses, terms
         # The policy stays: a divergence is rounding, which `desired_kl` would raise the rate for.
         return self.ppo.value_loss * terms.value, terms._replace(kl=torch.zeros_like(terms.kl))
 
-    def added_losses(self, heads: Heads, batch: Mapping[str, Tensor]) -> Tensor | None:
+    def added_losses(self, output: StudentOutput, batch: Mapping[str, Tensor]) -> Tensor | None:
         """``weight KL(anchor || student)``"""
-        weight = self.parts.weight(self.ledger.spent)
+        weight = self.parts.weight(self.counts.spent)
         if self.parts.anchor == "none" or weight == 0:
             return None
         mean = batch["expert/mean"]
         if self.parts.learning.clip_labels:
             mean = mean.clamp(-1, 1)
-        assert heads.std is not None
-        return weight * gaussian_kl(heads.mean, heads.std, mean, batch["expert/std"])
+        assert output.std is not None
+        return weight * gaussian_kl(output.mean, output.std, mean, batch["expert/std"])
 
     @property
     def warming_up(self) -> bool:
-        """Whether only the critic learns."""
+        """Whether the critic alone learns in this round."""
         return self.rounds < self.parts.warmup_rounds
 
     def own_state(self) -> StateDict:
-        """Rounds, and an anchor with what it remembers."""
+        """Return the rounds, and the anchor with its memory."""
         state: StateDict = {"rounds": self.rounds}
         if self.anchor is not None:
             state["anchor"] = {name: tensor.clone() for name, tensor in self.anchor.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Feature alignment: the student thinks with the frozen network of the expert, corrected by adapters."""
+"""Feature alignment: the student acts through the expert's frozen network, corrected by adapters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Trust = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class FeatureAlignmentConfig(DaggerConfig):
-    """Feature alignment's settings: those of `DaggerConfig`, and more.
+    """Settings of feature alignment: those of `DaggerConfig`, and more.
 
     Attributes:
         learning: `clip_labels` must be on, as the student's means are clipped.
@@ -64,7 +64,7 @@ class FeatureAlignmentConfig(DaggerConfig):
 
 
 class FeatureAlignment(Dagger):
-    """Training an `AlignedStudent`: towards the expert's view, features and actions.
+    """Trains an `AlignedStudent` towards the expert's view, features and actions.
 
     The kernel of Jia et al. 2023, "DriveAdapter: Breaking the Coupling Barrier of Perception and Planning in
     End-to-End Autonomous Driving" (ICCV): what the student sees becomes what the expert would see, goes
@@ -91,6 +91,8 @@ class FeatureAlignment(Dagger):
         student: an `AlignedStudent`.
         config: settings.
         trust: m, in place of the default.
+
+    Logged metrics: those of `DistillationMethod`; ``distillation/loss`` is the whole loss above.
 
     Raises:
         ValueError: when the student is of another kind, or its head reads what the task does not show.
@@ -132,7 +134,7 @@ def distil(
 
 
 class AlignmentLearner(Learner):
-    """Gradient steps of an `AlignedStudent`: see `FeatureAlignment` for the loss."""
+    """Takes the gradient steps of an `AlignedStudent`: see `FeatureAlignment` for the loss."""
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ NO_VALUES = (
 
 @dataclass(frozen=True)
 class KickstartingConfig:
-    """Kickstarting's settings.
+    """Settings of kickstarting.
 
     Attributes:
         budget: how long.
@@ -99,8 +99,13 @@ class Kickstarting(ActorCritic):
     Attributes:
         weight: lambda before annealing.
         asks: whether the expert is asked in this round.
-        diagnostics: also ``expert_kl``, the mean divergence on the states of the round, before learning from
-            them, NaN where the expert was not asked; ``weight``, lambda_k.
+        diagnostics: of the last round.
+
+    Logged metrics: those of `ActorCritic`, and
+
+    - ``diagnostics/expert_kl``, the mean divergence on the states of the round before learning from them;
+      left out where the expert was not asked;
+    - ``diagnostics/weight``, lambda_k.
 
     Raises:
         ValueError: for a gate of an expert that has no critic: at once where the expert tells, or else when
@@ -118,32 +123,32 @@ class Kickstarting(ActorCritic):
         if config.gate and lacks_critic(expert):
             raise ValueError(NO_VALUES)
         super().__init__(task, expert, student, config, seed)
-        self.config, self.asked, self.asks = config, expert, True
+        self.config, self.advisor, self.asks = config, expert, True
         self.weight = self.round_weight = config.weight
 
     def roll_out(self) -> Trajectories:
-        """As in `ActorCritic`; answers that could not count any more are not asked for."""
+        """Roll out as `ActorCritic` does, without asking for labels that count no more."""
         # By whole rounds: learning takes the expert's answers for all steps, or for none.
-        self.asks = self.config.annealed(self.ledger.spent) > 0
+        self.asks = self.config.annealed(self.counts.spent) > 0
         return super().roll_out()
 
     def advise(self, obs_dict: Observations) -> Advice | None:
-        """Ask about every state, as long as the answers count."""
+        """Ask the expert about every state, as long as its answers count."""
         if not self.asks:
             return None
-        advice = self.asked.advise(obs_dict)
+        advice = self.advisor.advise(obs_dict)
         if self.config.gate and advice.value is None:
             raise ValueError(NO_VALUES)
         return advice
 
     def learn(self, trajectories: Trajectories, memory: Tensor) -> None:
-        """Set lambda_k, and learn."""
+        """Set lambda_k, then take PPO's gradient steps."""
         divergence = math.nan
         if self.asks:
             means, stds = trajectories["means"], trajectories["stds"]
             divergence = float(self.divergence(means, stds, trajectories).mean())
             self.adapt(divergence)
-        self.round_weight = self.weight * self.config.annealed(self.ledger.spent)
+        self.round_weight = self.weight * self.config.annealed(self.counts.spent)
         super().learn(trajectories, memory)
         self.diagnostics |= {"expert_kl": divergence, "weight": self.round_weight}
 
@@ -158,16 +163,16 @@ class Kickstarting(ActorCritic):
         elif target is not None and divergence < target / 1.5:
             self.weight = max(WEIGHTS[0], self.weight / 2)
 
-    def added_losses(self, heads: Heads, batch: Mapping[str, Tensor]) -> Tensor | None:
+    def added_losses(self, output: StudentOutput, batch: Mapping[str, Tensor]) -> Tensor | None:
         """``lambda_k KL``, and 0 where a gate is shut."""
         if self.round_weight == 0:
             return None
-        assert heads.std is not None
-        losses = self.round_weight * self.divergence(heads.mean, heads.std, batch)
+        assert output.std is not None
+        losses = self.round_weight * self.divergence(output.mean, output.std, batch)
         return losses * (batch["expert/value"] > batch["values"]) if self.config.gate else losses
 
     def divergence(self, mean: Tensor, std: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Of a student's distributions, ``(..., a)``, from the expert's of the same states, ``(...)``."""
+        """Divergence of a student's distributions, ``(..., a)``, from the expert's, ``(...)``."""
         label, deviation = batch["expert/mean"], batch["expert/std"]
         if self.config.learning.clip_labels:
             label = label.clamp(-1, 1)
@@ -176,11 +181,11 @@ class Kickstarting(ActorCritic):
         return gaussian_kl(label, deviation, mean, std)
 
     def own_state(self) -> StateDict:
-        """The adaptive weight."""
+        """Return the adaptive weight."""
         return {"weight": self.weight}
 
     def load_own_state(self, state: StateDict) -> None:
-        """Go on with the weight that was reached."""
+        """Continue with the saved weight."""
         self.weight = float(state["weight"])
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OnPolicyConfig:
-    """On-policy distillation's settings.
+    """Settings of on-policy distillation.
 
     Attributes:
         budget: how long.
@@ -53,12 +53,14 @@ class OnPolicyConfig:
 
 
 class OnPolicy(DistillationMethod):
-    """Training on the student's own roll-outs, labelled by the expert, and nothing older.
+    """Trains a student on its own last roll-out, labelled by the expert, and nothing older.
 
     rsl_rl's ``Distillation`` (Schwarke et al. 2025, "RSL-RL: A Learning Library for Robotics Research"):
     on-policy distillation (Czarnecki et al. 2019, "Distilling Policy Distillation": along the student's own
     trajectories) by gradients through time. With ``loss="kl"`` and a Gaussian head it follows the expert's
     distribution. Otherwise as `DistillationMethod`.
+
+    Logged metrics: those of `DistillationMethod`, ``distillation/loss`` to ``cost/seconds``; no diagnostics.
     """
 
     card: ClassVar[MethodCard] = MethodCard("on-policy distillation", predicts=True, sharded=False)
@@ -75,21 +77,21 @@ class OnPolicy(DistillationMethod):
         self.stochastic = config.stochastic and student.config.head == "gaussian"
 
     def round(self) -> float:
-        """Let the student act, and learn from that what the expert would have done."""
-        config, ledger = self.config, self.ledger
+        """Let the student act, then learn the actions that the expert would have taken."""
+        config, counts = self.config, self.counts
         memory = self.rolling.state
-        with ledger.clock("rollout"), torch_threads(1):
+        with counts.clock("rollout"), torch_threads(1):
             self.rolling.fill(
                 self.buffer,
                 config.rollout_steps,
                 lambda student_action, expert_action: student_action,
                 self.learner,
-                ledger,
+                counts,
                 deterministic=not self.stochastic,
                 generator=self.generator,
             )
-        with ledger.clock("learning"), torch_threads(1):
-            self.learner.decay(ledger.spent)
+        with counts.clock("learning"), torch_threads(1):
+            self.learner.decay(counts.spent)
             for _ in range(config.epochs):
                 self._epoch(memory)
         return 0.0
@@ -114,7 +116,7 @@ class OnPolicy(DistillationMethod):
                 memory = state.detach()
             else:
                 losses, _ = learner.losses({name: part[name].flatten(0, 1) for name in part}, None)
-            self.ledger.add_update(learner.step(losses.mean()), part["age"].numel())
+            self.counts.add_update(learner.step(losses.mean()), part["age"].numel())
 
 
 def distil(

@@ -63,7 +63,7 @@ class StateDaggerConfig:
 
 @dataclass(frozen=True)
 class StateDaggerProgress:
-    """A round of `distil_state`.
+    """Figures of one round of `distil_state`.
 
     Attributes:
         frames: environment steps so far, which is also how often the expert was asked.
@@ -85,7 +85,7 @@ def distil_state(
     seed: int,
     on_progress: Callable[[StateDaggerProgress], None] | None = None,
 ) -> MLPExpert:
-    """Train an expert towards what another one, or a router of several, does; and its critic on its returns.
+    """Train an expert towards the actions of another, or of a router; and its critic on its returns.
 
     UniDexGrasp++ (Wan et al. 2023, section 4.2): the student acts, always; the loss of the actor is the mean
     squared error to the expert's means, on all states that it met, that of the critic the squared error to
@@ -216,7 +216,7 @@ def _learn(
 
 
 def reachable_label(label: Tensor, mean: Tensor) -> Tensor:
-    """The value nearest to `mean` that acts as `label` does: actions are clipped to [-1, 1].
+    """Return the value nearest to `mean` that acts as `label` does: actions are clipped to [-1, 1].
 
     Example:
         >>> reachable_label(torch.tensor([0.5, 3.0, 3.0, -2.0]), torch.tensor([2.0, 0.0, 5.0, -1.5]))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from tutelage.students.vision.student_state import Heads
+    from tutelage.students.vision.student_state import StudentOutput
 
 RATES = (1e-5, 1e-2)  # between which the learning rate follows the KL divergence
 
@@ -75,7 +75,7 @@ class PPOConfig:
 
 
 class Terms(NamedTuple):
-    """Parts of the loss, and what tells how the update goes, of each sample, ``(...)``.
+    """Parts of the loss, and diagnostics of the update, of each sample, ``(...)``.
 
     Attributes:
         surrogate: the clipped one, negated, to be minimised.
@@ -117,7 +117,9 @@ def gae(
     return advantages
 
 
-def ppo_terms(heads: Heads, batch: Mapping[str, Tensor], ppo: PPOConfig, value_scale: Tensor) -> Terms:
+def ppo_terms(
+    output: StudentOutput, batch: Mapping[str, Tensor], ppo: PPOConfig, value_scale: Tensor
+) -> Terms:
     """PPO's terms of each sample; equation 7 of the paper, and the squared error of values.
 
     ::
@@ -128,12 +130,12 @@ def ppo_terms(heads: Heads, batch: Mapping[str, Tensor], ppo: PPOConfig, value_s
     Where A < 0, the surrogate is at most ``-ratio_limit A``.
 
     Args:
-        heads: the student's answers.
+        output: the student's answers.
         batch: ``actions``, ``means``, ``stds``, ``log_probs``, ``values``, ``advantages``, ``returns``.
         ppo: settings; `clip` is also that of values, in units of `value_scale`.
         value_scale: units of the error of values.
     """
-    mean, std, value = heads.mean, heads.std, heads.value
+    mean, std, value = output.mean, output.std, output.value
     assert std is not None
     assert value is not None
     clip = ppo.clip

@@ -83,7 +83,7 @@ class RslRlPPOConfig:
 
 @dataclass(frozen=True)
 class Progress:
-    """One iteration of training.
+    """Figures of one iteration of training.
 
     Attributes:
         steps: environment steps so far, of all environments.
@@ -151,7 +151,7 @@ class RslRlPolicy(nn.Module):
 
     @torch.no_grad()
     def act(self, obs_dict: Mapping[str, Tensor]) -> Tensor:
-        """The best actions, deterministic, in [-1, 1], for what a task returned."""
+        """Return the deterministic actions, in [-1, 1], for a task's observations."""
         actions: Tensor = self.actor(obs_dict[self.config.actor_view])
         return actions.clamp(-1, 1)
 
@@ -173,7 +173,7 @@ class RslRlPolicy(nn.Module):
         episode_start: Any = None,
         deterministic: bool = True,
     ) -> tuple[NDArray[np.float32], None]:
-        """As SB3's ``predict``, so that `tutelage.students.sb3.evaluation.evaluate` takes this as a model.
+        """Act as SB3's ``predict`` does, so that `tutelage.students.sb3.evaluation.evaluate` takes it.
 
         Args:
             observations: the actor's view, ``(n, num_obs)``.
@@ -200,7 +200,7 @@ class RslRlPolicy(nn.Module):
 
     @staticmethod
     def load(folder: str | Path, device: str | torch.device = "cpu") -> RslRlPolicy:
-        """Read what `save` wrote; executes no code.
+        """Read the files of `save`; executes no code.
 
         Raises:
             FileNotFoundError: when there is no such file.

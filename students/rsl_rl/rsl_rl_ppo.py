@@ -1,4 +1,4 @@
-"""rsl_rl's PPO as a student of batched tasks: what solves them fastest, on a CPU and on a GPU.
+"""rsl_rl's PPO as a student of batched tasks: the fastest one for them, on a CPU and on a GPU.
 
 `train` runs rsl_rl's algorithm (networks, update, learning rate that follows the KL divergence) in a loop of
 ours, which writes no pickles, prints nothing, and leaves global generators alone. What comes out is an
@@ -40,6 +40,10 @@ def train(
 
     The task's running episodes are ended; its automatic reset is on afterwards. Networks live on the task's
     device. The same task (freshly made), config and number of steps give the same policy on a CPU.
+
+    Logged metrics, where there is a `log_dir`, after every iteration: ``train/<field>`` for the numbers of
+    `Progress` (``success``, ``mean_return``, ``mean_length``, ``learning_rate``, ``noise_std``, ``seconds``),
+    ``loss/<name>`` by rsl_rl's names, and the task's reward terms.
 
     Args:
         task: the environments; its tasks are its own, or of a task teacher's after ``task.teach``, which does

@@ -1,4 +1,4 @@
-"""Everything that decides a student's further training, as files without pickle.
+"""Checkpoints of a student: all that decides its further training, as files without pickle.
 
 ``weights.safetensors`` holds every tensor: policy, target networks, optimisers. ``student.npz`` holds the
 rest: counters, replay buffer, normalisers, and the global generators that SB3 draws from.
@@ -126,7 +126,7 @@ def load_student(folder: str | Path, model: BaseAlgorithm, replay_buffer: bool =
 
 
 def global_generators() -> StateDict:
-    """States of the global generators of torch, numpy and random, which SB3 draws from."""
+    """Return the states of the global generators of torch, numpy and random, which SB3 draws from."""
     import torch
 
     version, words, gauss = random.getstate()
@@ -152,7 +152,7 @@ def set_global_generators(state: StateDict) -> None:
 
 @contextmanager
 def untouched_generators() -> Iterator[None]:
-    """Whatever happens inside, the global generators come out as they went in."""
+    """Context manager that leaves the global generators as they were."""
     before = global_generators()
     try:
         yield
@@ -232,11 +232,11 @@ def _recurrent_states(model: BaseAlgorithm) -> dict[str, Any]:
 
 def _arrays(buffer: Any) -> dict[str, np.ndarray[Any, Any]]:
     """All arrays of a replay buffer by name, those inside dicts (`DictReplayBuffer`) too."""
-    found: dict[str, np.ndarray[Any, Any]] = {}
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
     for name, value in vars(buffer).items():
         parts = value.items() if isinstance(value, Mapping) else [("", value)]
-        found |= {f"{name}/{key}": part for key, part in parts if isinstance(part, np.ndarray) and part.ndim}
-    return found
+        arrays |= {f"{name}/{key}": part for key, part in parts if isinstance(part, np.ndarray) and part.ndim}
+    return arrays
 
 
 def _replay_state(buffer: Any) -> StateDict | None:

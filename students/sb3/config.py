@@ -1,4 +1,4 @@
-"""What a student is: an SB3-style algorithm, its arguments, and how its environments are run."""
+"""The config of a student: an SB3-style algorithm, its arguments, and how its environments are run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluating a student on a fixed set of test tasks, one episode each, with the deterministic policy."""
+"""Evaluation of a student on fixed test tasks, one episode each, with the deterministic policy."""
 
 from __future__ import annotations
 

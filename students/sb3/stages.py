@@ -23,7 +23,7 @@ def save_stage(folder: Path, model: BaseAlgorithm, taught: TaughtVecEnv, beside:
         folder: of one training alone.
         model: the student.
         taught: its environments, with their task teacher; running episodes are saved where they can be.
-        beside: a state tree of whoever runs the training.
+        beside: a state tree of the caller's own.
 
     Raises:
         OSError: when the disk is full or not writable; the checkpoint before is then untouched.
@@ -45,16 +45,16 @@ def save_stage(folder: Path, model: BaseAlgorithm, taught: TaughtVecEnv, beside:
 
 
 def load_stage(folder: Path, model: BaseAlgorithm, taught: TaughtVecEnv) -> StateDict | None:
-    """Continue from the last checkpoint of a folder; return what was saved beside it, or None without one.
+    """Continue from the last checkpoint of a folder; return its `beside`, or None without a checkpoint.
 
     Raises:
         StateError: when it is damaged, or of another student, task teacher or environment.
     """
-    found = stages_in(folder)
-    if not found:
+    stages = stages_in(folder)
+    if not stages:
         return None
-    load_student(found[-1], model)
-    state = load_state(found[-1] / "run.npz")
+    load_student(stages[-1], model)
+    state = load_state(stages[-1] / "run.npz")
     taught.task_teacher.load_state_dict(state["task_teacher"])
     if state["episodes"] is not None:
         taught.load_state_dict(state["episodes"])
@@ -63,5 +63,5 @@ def load_stage(folder: Path, model: BaseAlgorithm, taught: TaughtVecEnv) -> Stat
 
 
 def stages_in(folder: Path) -> list[Path]:
-    """Complete checkpoints, the newest last."""
+    """List the complete checkpoints, the newest last."""
     return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))

@@ -1,4 +1,4 @@
-"""Mean and deviation of all that was ever seen, kept in a module's buffers."""
+"""Running mean and deviation of all views so far, kept in a module's buffers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ DEVIATION_FLOOR = 1e-2
 
 
 @torch.no_grad()
-def take_in(mean: Tensor, scale: Tensor, seen: Tensor, views: Tensor) -> None:
-    """Take more views into the mean and deviation of all (Chan et al. 1979), in place.
+def update_moments(mean: Tensor, scale: Tensor, seen: Tensor, views: Tensor) -> None:
+    """Update the mean and deviation of all views by some more (Chan et al. 1979), in place.
 
     Args:
         mean: of those so far, ``(size,)``.

@@ -1,4 +1,4 @@
-"""Gradients of a minibatch that is cut into shards, which threads work at, at the same time.
+"""Gradients of a minibatch that is cut into shards, which threads compute side by side.
 
 Convolutions of small images gain nothing from more threads each: handing over costs more than is shared out.
 What does gain is whole passes, forwards and backwards, side by side. Torch lets go of Python's lock in each
@@ -31,7 +31,7 @@ class ShardedGradients(Generic[Module]):
         grad = sum_k grad S_k / sum_k W_k        S_k: sum of shard k's losses, W_k: of their weights
 
     Each shard has a replica of the network, which has the same weights, in the same memory, but gradients of
-    its own. They are added in the order of the shards, whoever was done first: the same shards give the same
+    its own. They are added in the order of the shards, not of their ends: the same shards give the same
     gradient, bit for bit, with any number of threads.
 
     Args:
@@ -76,14 +76,14 @@ class ShardedGradients(Generic[Module]):
         replicas = self._replicas[: len(shards)]
         with torch_threads(1):
             if self.threads == 1 or len(shards) == 1:
-                found = [_backward(*pair) for pair in zip(replicas, shards, strict=True)]
+                sums = [_backward(*pair) for pair in zip(replicas, shards, strict=True)]
             else:
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(
                         self.threads, initializer=torch.set_num_threads, initargs=(1,)
                     )
-                found = list(self._pool.map(_backward, replicas, shards))
-            losses, weights = (torch.stack(column).sum() for column in zip(*found, strict=True))
+                sums = list(self._pool.map(_backward, replicas, shards))
+            losses, weights = (torch.stack(column).sum() for column in zip(*sums, strict=True))
             total = weights.clamp(min=1e-8)
             with torch.no_grad():
                 _add_gradients(replicas)

@@ -1,4 +1,4 @@
-"""How many threads torch uses, where that differs from one part of a training loop to the next."""
+"""The number of threads that torch uses, which differs between the parts of a training loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def available_cores() -> int:
-    """Cores that this process may use: no more than its affinity allows, where the system tells."""
+    """Count the cores that this process may use: no more than its affinity allows, where the system tells."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

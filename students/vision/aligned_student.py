@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Thought(NamedTuple):
-    """What a network made of its observations on the way to its actions.
+    """Hidden features and actions of a network for its observations.
 
     Attributes:
         view: the expert's observations, normalised as the expert does, ``(n, num_obs)``.
@@ -38,7 +38,7 @@ class Thought(NamedTuple):
 
 
 class AdaptedHead(nn.Module):
-    """A frozen expert's layers, fed with what a student makes of its own observations.
+    """A frozen expert's layers, fed with the features of a student.
 
     ::
 
@@ -96,7 +96,7 @@ class AdaptedHead(nn.Module):
 
     @torch.no_grad()
     def think(self, view: Tensor) -> tuple[Thought, Tensor]:
-        """What the expert itself makes of its view, ``(n, num_obs)`` as in ``obs_dict``, and its mean actions
+        """Return the expert's own features of its view, ``(n, num_obs)`` as in ``obs_dict``, and mean actions
         before clipping.
         """
         expert = self.expert
@@ -112,7 +112,7 @@ class AdaptedHead(nn.Module):
 
     @contextmanager
     def watching(self) -> Iterator[list[Thought]]:
-        """Collect what each `forward` inside makes of its inputs, with gradients."""
+        """Collect the features of each `forward` inside, with gradients."""
         self._watched = []
         try:
             yield self._watched
@@ -182,7 +182,7 @@ class AlignedStudent(VisionStudent):
         return AlignedStudent(config, shapes, expert, bottleneck, seed).to(task.device)
 
     def check_head(self, task: VecTask) -> None:
-        """Make sure that a task shows what the head's expert reads, to learn from.
+        """Check that a task shows the view of the head's expert, to learn from.
 
         Raises:
             ValueError: when it does not, or in another size.
@@ -191,7 +191,7 @@ class AlignedStudent(VisionStudent):
         read_view(config.view, config.num_obs, task.obs_dict, f"the observations of {type(task).__name__}")
 
     def save(self, folder: str | Path) -> None:
-        """Write what `VisionStudent.save` writes, and beside it what the expert's network is like."""
+        """Write the files of `VisionStudent.save`, and beside them the sizes of the expert's network."""
         description = {"expert": asdict(self.expert_config), "bottleneck": self.bottleneck}
         with atomic_file(Path(folder) / HEAD) as part:
             part.write_text(json.dumps(description, indent=2) + "\n")
@@ -199,7 +199,7 @@ class AlignedStudent(VisionStudent):
 
     @staticmethod
     def load(folder: str | Path, device: str | torch.device = "cpu") -> AlignedStudent:
-        """Read what `save` wrote; executes no code.
+        """Read the files of `save`; executes no code.
 
         Raises:
             FileNotFoundError: when there is no such file.
@@ -231,7 +231,7 @@ class AlignedStudent(VisionStudent):
 
 
 def load_vision_student(folder: str | Path, device: str | torch.device = "cpu") -> VisionStudent:
-    """Read a student of either kind, as the folder has it.
+    """Read a vision student, plain or aligned, from its folder; executes no code.
 
     Raises:
         FileNotFoundError: when there is no such file.

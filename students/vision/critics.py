@@ -1,4 +1,4 @@
-"""What judges a student in training: a critic, with normalisers of what it sees and of what it says.
+"""Critics of vision students, with normalisers of their inputs and of their values.
 
 Reinforcement learning of a student needs the value of a state. The critic may see what the student does not,
 and may be an expert's; values are always returns of the task's own rewards, so they can be compared.
@@ -83,13 +83,13 @@ class Critic(nn.Module):
         return critic
 
     def forward(self, view: Tensor) -> Tensor:
-        """Returns to be expected, in the task's rewards, ``(n,)`` for ``(n, inputs)``."""
+        """Return the expected returns, in the task's rewards, ``(n,)`` for ``(n, inputs)``."""
         values: Tensor = self.network(view)[:, 0]
         return self.value_mean + self.value_scale * values
 
     def observe(self, views: Tensor) -> None:
-        """Take more inputs, ``(n, inputs)``, into the mean and deviation of all."""
-        take_in(self.network.mean, self.network.scale, self.seen, views)
+        """Update the mean and deviation of all inputs by some more, ``(n, inputs)``."""
+        update_moments(self.network.mean, self.network.scale, self.seen, views)
 
     @torch.no_grad()
     def follow(self, returns: Tensor) -> None:

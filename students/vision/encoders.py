@@ -29,8 +29,8 @@ def fast_bfloat16(device_type: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
         return False
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 class PixelConv2d(nn.Conv2d):
@@ -65,7 +65,7 @@ class PixelConv2d(nn.Conv2d):
 
 
 class Encoder(nn.Module):
-    """What all encoders are.
+    """Base of all encoders.
 
     Attributes:
         features: how many they give.
@@ -324,7 +324,7 @@ class PointNet(Encoder):
         return self.encode_points(torch.cat([points, colours], -1).flatten(1, 2), valid.flatten(1))
 
     def encode_points(self, points: Tensor, valid: Tensor) -> Tensor:
-        """Features of sets of points, whatever their order.
+        """Features of sets of points, independent of their order.
 
         Args:
             points: ``(n, p, 3)``, or with colours from -0.5 to 0.5 ``(n, p, 6)``.

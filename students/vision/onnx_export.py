@@ -87,7 +87,7 @@ def export_onnx(student: VisionStudent, path: str | Path) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says of packages that it would need for other networks."""
+    """Silence the exporter's hints about packages that other networks would need."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -115,9 +115,9 @@ class _Policy(nn.Module):
         state = self.student.start(inputs[0].shape[0])  # len() would fix the size of the batch
         if self.memory:
             state = dataclasses.replace(state, memory=inputs[-1])
-        heads = self.student(dict(zip(self.views, inputs, strict=False)), state)
-        actions = heads.mean.clamp(-1.0, 1.0)
-        return (actions, heads.state.memory) if self.memory else (actions,)
+        output = self.student(dict(zip(self.views, inputs, strict=False)), state)
+        actions = output.mean.clamp(-1.0, 1.0)
+        return (actions, output.state.memory) if self.memory else (actions,)
 
     def random_inputs(self, n: int, seed: int) -> dict[str, Tensor]:
         """Inputs by name, in order: bytes, depths from 0 to 4 m, one of them infinite, and normal numbers."""
@@ -146,8 +146,8 @@ def _deviation(policy: _Policy, path: Path) -> float:
         inputs = policy.random_inputs(n, seed=n)
         with torch.no_grad():
             expected = policy(*inputs.values())
-        found = run_onnx(path, {name: part.numpy() for name, part in inputs.items()})
-        for ours, theirs in zip(expected, found, strict=True):
+        outputs = run_onnx(path, {name: part.numpy() for name, part in inputs.items()})
+        for ours, theirs in zip(expected, outputs, strict=True):
             largest = max(largest, float(np.abs(ours.numpy() - theirs).max()))
     return largest
 

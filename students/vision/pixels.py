@@ -1,4 +1,4 @@
-"""Images of tasks, as an encoder takes them: channels of numbers from 0 to 255."""
+"""Images of tasks as encoders take them: channels of numbers from 0 to 255."""
 
 from __future__ import annotations
 

@@ -1,18 +1,18 @@
-"""Predicting what the student does not see: an auxiliary task that teaches an encoder where things are."""
+"""Prediction of a view that the student does not see: it teaches an encoder where things are."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from tutelage.students.torch_tools.running_moments import take_in
+from tutelage.students.torch_tools.running_moments import update_moments
 
 CLIP = 5.0
 """Standard deviations beyond which what is predicted counts as so far off."""
 
 
 class Predictor(nn.Module):
-    """A view of the task, normalised, from what a student's head sees; used in training alone.
+    """Predicts a view of the task, normalised, from the inputs of a student's head; used in training alone.
 
     An expert's action says little of why: where it saturates, or where several things must be known at once,
     a student that knows none of them gets hardly a gradient towards any. What the expert acts on is known in
@@ -50,8 +50,8 @@ class Predictor(nn.Module):
         return predicted
 
     def observe(self, views: Tensor) -> None:
-        """Take more views, ``(n, outputs)``, into the mean and deviation of all."""
-        take_in(self.mean, self.scale, self.seen, views)
+        """Update the mean and deviation of all views by some more, ``(n, outputs)``."""
+        update_moments(self.mean, self.scale, self.seen, views)
 
     def losses(self, predicted: Tensor, view: Tensor) -> Tensor:
         """Mean squared error of each prediction, ``(...)``, of views ``(..., outputs)``."""

@@ -1,4 +1,4 @@
-"""What vision students remember of their episodes, and what they answer."""
+"""Memory and output of vision students."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class StudentState:
-    """What `n` students remember of their episodes: never changed in place.
+    """Memory of `n` students in their episodes; never changed in place.
 
     Attributes:
         frames: image -> the last ``config.frames`` of them, oldest first, ``(n, frames, *image)``; empty
@@ -33,11 +33,11 @@ class StudentState:
         return StudentState(self.frames, memory, self.started | dones)
 
     def detach(self) -> StudentState:
-        """The same, but gradients stop here: truncated back-propagation through time."""
+        """Return the same state, where gradients stop: truncated back-propagation through time."""
         return dataclasses.replace(self, memory=self.memory.detach())
 
     def push(self, images: Mapping[str, Tensor]) -> StudentState:
-        """Take in the images of a step, ``(n, *image)`` each, as they are in ``obs_dict``."""
+        """Add the images of a step, ``(n, *image)`` each, as they are in ``obs_dict``."""
         frames = {}
         for name, stack in self.frames.items():
             n, depth = stack.shape[:2]
@@ -49,8 +49,8 @@ class StudentState:
         return StudentState(frames, self.memory, torch.zeros_like(self.started))
 
 
-class Heads(NamedTuple):
-    """What a student answers.
+class StudentOutput(NamedTuple):
+    """Output of a student: its distribution of actions, its value, its next state.
 
     Attributes:
         mean: of the actions, before clipping, ``(n, a)``.

@@ -1,4 +1,4 @@
-"""What a vision student is: which images it sees, through which encoder, with which memory."""
+"""The config of a vision student: its images, its encoder, its memory, its heads."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class VisionConfig:
 
     @property
     def vectors(self) -> tuple[str, ...]:
-        """The vectors among them: what the student sees, what it predicts, what its critic sees."""
+        """The vectors among them: of the student, of its predictor, of its critic."""
         views = dict.fromkeys((self.vector, self.predicts, self.critic_view))
         return tuple(view for view in views if view is not None and view != STUDENT_VIEW)
 

@@ -1,4 +1,4 @@
-"""Students that see: an image encoder, what the robot feels, perhaps a memory, and a head for actions."""
+"""Students that see: an image encoder, the robot's own joints, perhaps a memory, and a head for actions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tutelage.students.vision.critics import Critic
 from tutelage.students.vision.encoders import ENCODERS, Encoder, fast_bfloat16
 from tutelage.students.vision.pixels import input_size, to_pixels
 from tutelage.students.vision.predictor import Predictor
-from tutelage.students.vision.student_state import Heads, StudentState
+from tutelage.students.vision.student_state import StudentOutput, StudentState
 from tutelage.students.vision.vision_config import (
     STUDENT_VIEW,
     VisionConfig,
@@ -115,7 +115,7 @@ class VisionStudent(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
@@ -145,7 +145,7 @@ class VisionStudent(nn.Module):
         deterministic: bool = True,
         generator: Generator | None = None,
     ) -> tuple[Tensor, StudentState]:
-        """Actions for what a task shows now.
+        """Choose actions for the present observations of a task.
 
         Args:
             obs_dict: of the task: single frames.
@@ -170,8 +170,8 @@ class VisionStudent(nn.Module):
             actions = actions + self.log_std.exp() * noise
         return actions.clamp(-1, 1), state
 
-    def forward(self, inputs: Mapping[str, Tensor], state: StudentState) -> Heads:
-        """Answer a batch, with gradients.
+    def forward(self, inputs: Mapping[str, Tensor], state: StudentState) -> StudentOutput:
+        """Compute the output for a batch, with gradients.
 
         Args:
             inputs: as ``obs_dict``, but with stacked frames, if any, ``(n, frames, *image)``, oldest first.
@@ -182,12 +182,12 @@ class VisionStudent(nn.Module):
             ValueError: for views of another shape or type.
         """
         hidden, state = self._remember(self.see(inputs), state)
-        return self._heads(hidden, inputs, state)
+        return self._output(hidden, inputs, state)
 
     def forward_sequence(
         self, inputs: Mapping[str, Tensor], state: StudentState, started: Tensor | None = None
-    ) -> Heads:
-        """Answer sequences, with gradients through time: all images at once, then the memory step by step.
+    ) -> StudentOutput:
+        """Compute outputs of sequences, with gradients through time: all images, then the memory by steps.
 
         Args:
             inputs: as of `forward`, with time in front: ``(T, n, ...)``.
@@ -204,11 +204,11 @@ class VisionStudent(nn.Module):
             state = state if started is None else state.reset(started[t])
             hidden, state = self._remember(seen, state)
             steps.append(hidden)
-        heads = self._heads(torch.cat(steps), flat, state)
-        parts = (heads.mean, heads.std, heads.value, heads.predicted)
+        output = self._output(torch.cat(steps), flat, state)
+        parts = (output.mean, output.std, output.value, output.predicted)
         mean, std, value, predicted = (None if x is None else x.unflatten(0, (length, n)) for x in parts)
         assert mean is not None
-        return Heads(mean, std, value, state, predicted)
+        return StudentOutput(mean, std, value, state, predicted)
 
     def see(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The first half of `forward`: features of the images, then the vector, float32 ``(n, inputs)``."""
@@ -243,12 +243,12 @@ class VisionStudent(nn.Module):
         return list(self.encoders)  # type: ignore[arg-type]
 
     def observe(self, obs_dict: Mapping[str, Tensor]) -> None:
-        """Take what a task shows into the normaliser of the view that the student predicts, if any."""
+        """Update the normaliser of the view that the student predicts, if any, by a task's observations."""
         if self.predictor is not None:
             self.predictor.observe(obs_dict[self.predictor.view])
 
     def take_critic(self, critic: Critic, view: str) -> None:
-        """Be judged by another critic, which sees `view`; `config` and `shapes` tell so from now on."""
+        """Replace the critic by another, which sees `view`; `config` and `shapes` follow."""
         self.critic = critic.to(self.device)
         self.shapes[view] = (critic.inputs,)
         self.config = dataclasses.replace(
@@ -272,7 +272,7 @@ class VisionStudent(nn.Module):
         (Path(folder) / HEAD).unlink(missing_ok=True)
 
     def _write(self, folder: str | Path) -> None:
-        """What students of all kinds save."""
+        """Write the files that students of all kinds have."""
         from safetensors.torch import save_file
 
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
@@ -284,7 +284,7 @@ class VisionStudent(nn.Module):
 
     @staticmethod
     def load(folder: str | Path, device: str | torch.device = "cpu") -> VisionStudent:
-        """Read what `save` wrote; executes no code.
+        """Read the files of `save`; executes no code.
 
         Raises:
             FileNotFoundError: when there is no such file.
@@ -317,7 +317,7 @@ class VisionStudent(nn.Module):
         memory: Tensor = self.gru(seen, state.memory)
         return torch.cat([seen, memory], 1), dataclasses.replace(state, memory=memory)
 
-    def _heads(self, hidden: Tensor, inputs: Mapping[str, Tensor], state: StudentState) -> Heads:
+    def _output(self, hidden: Tensor, inputs: Mapping[str, Tensor], state: StudentState) -> StudentOutput:
         mean: Tensor = self.actor(hidden)
         std = None if self.log_std is None else self.log_std.exp().expand_as(mean)
         value = None
@@ -327,7 +327,7 @@ class VisionStudent(nn.Module):
         predicted = None
         if self.predictor is not None and self.predictor.view in inputs:
             predicted = self.predictor(hidden)
-        return Heads(mean, std, value, state, predicted)
+        return StudentOutput(mean, std, value, state, predicted)
 
 
 def _mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""Compiling CPU kernels once, before several processes would each do it."""
+"""Compilation of the CPU kernels, once, before several processes would each do it."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class GeoCurriculum:
     Logged metrics:
         - ``level``: 0 with one task; the number of `splits`, plus 1, with the whole space.
         - ``tasks``: how many are proposed from; in the last level, 0: any.
-        - ``success``: the last average on what was new in its level; 0 before.
+        - ``success``: the last average on the tasks that were new in its level; 0 before.
 
     Notes:
         Beyond the paper: a level ends when success on the tasks that are new in it passes a threshold; the
@@ -126,7 +126,7 @@ class GeoCurriculum:
             self._windows = 0
 
     def _enter(self, level: int) -> None:
-        """Make ready to recognise what is new in a level: its tasks, sorted by their first parameter."""
+        """Prepare to recognise the new tasks of a level, sorted by their first parameter."""
         self.level = level
         begin, end = [0, *self._sizes, len(self._tasks)][level : level + 2]
         new = self._tasks[begin:end]
@@ -137,8 +137,8 @@ class GeoCurriculum:
         if not len(self._new):  # splits that add nothing: any episode counts
             return np.ones(len(tasks), dtype=bool)
         place = np.searchsorted(self._new[:, 0], tasks[:, 0]).clip(max=len(self._new) - 1)
-        found: NDArray[np.bool_] = (self._new[place] == tasks).all(axis=1)
-        return found
+        new: NDArray[np.bool_] = (self._new[place] == tasks).all(axis=1)
+        return new
 
     def _successes(self, episodes: Episodes) -> Floats:
         """1 or 0 for each episode; 0 where it is not known."""
@@ -209,7 +209,7 @@ def hierarchy(features: Floats, splits: tuple[int, ...]) -> tuple[NDArray[np.int
     """
     # C_0 = {the task nearest to the mean};  C_l = C_(l-1) + {the tasks nearest to the centres of level l}
     clusters = [np.arange(len(features))]
-    found = [_nearest(features, features.mean(axis=0))]
+    order = [_nearest(features, features.mean(axis=0))]
     sizes = [1]
     for pieces in splits:
         children = []
@@ -218,11 +218,11 @@ def hierarchy(features: Floats, splits: tuple[int, ...]) -> tuple[NDArray[np.int
             for label in np.unique(labels):
                 child = members[labels == label]
                 children.append(child)
-                found.append(int(child[_nearest(features[child], centres[label])]))
+                order.append(int(child[_nearest(features[child], centres[label])]))
         clusters = children
-        found = list(dict.fromkeys(found))
-        sizes.append(len(found))
-    return np.array(found, dtype=np.int64), sizes
+        order = list(dict.fromkeys(order))
+        sizes.append(len(order))
+    return np.array(order, dtype=np.int64), sizes
 
 
 def k_means(points: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:

@@ -1,4 +1,4 @@
-"""What ALP-GMM and Covar-GMM share: windows of episodes, and tasks drawn from a mixture of Gaussians.
+"""The common part of ALP-GMM and Covar-GMM: windows of episodes, tasks from a mixture of Gaussians.
 
 What they fit (`mixtures`), and which Gaussians they prefer, is in their own files.
 """
@@ -128,11 +128,11 @@ class MixtureProposals:
         return self.space.from_unit(points)
 
     def windows(self, episodes: Episodes) -> Iterator[tuple[Floats, Floats]]:
-        """Take in episodes; yield ``(unit tasks, returns)`` each time that a window is full."""
+        """Add episodes; yield ``(unit tasks, returns)`` each time that a window is full."""
         return self._window.add(unit_tasks(self.space, episodes), episodes.returns)
 
     def fit(self, tasks: Floats, others: Floats) -> Mixture:
-        """`task_mixture` of the sizes asked for; what is drawn from stays as it is until `follow`."""
+        """Fit a `task_mixture` of the configured sizes; proposals do not change until `follow`."""
         return task_mixture(tasks, others, self._sizes, self._fit_rng)
 
     def follow(self, mixture: Mixture, interest: Floats) -> None:

@@ -124,7 +124,7 @@ def kmeans_responsibilities(
 
 
 def task_mixture(tasks: Floats, others: Floats, sizes: Sequence[int], rng: np.random.Generator) -> Mixture:
-    """Fit mixtures to tasks joined with what was observed of them; keep the one of the best Akaike criterion.
+    """Fit mixtures to tasks joined with observations of them; keep the one of the best Akaike criterion.
 
     Choices that the papers leave open, made for use on the unit cube: the first clusters are those of the
     tasks alone, so that they are regions of the task space; no Gaussian is narrower than about 3 % of a

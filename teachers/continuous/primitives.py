@@ -1,4 +1,4 @@
-"""What several task teachers share: checks, proportional choice, windows of episodes, saved-state headers.
+"""Primitives of task teachers: checks, proportional choice, windows of episodes, saved-state headers.
 
 Whole methods are in the files named after them; this module knows no method.
 """
@@ -104,7 +104,7 @@ class EpisodeWindow:
         self.filled = 0
 
     def add(self, tasks: Floats, returns: Floats) -> Iterator[tuple[Floats, Floats]]:
-        """Take in episodes; yield ``(tasks, returns)``, views, each time that the window is full."""
+        """Add episodes; yield ``(tasks, returns)``, views, each time that the window is full."""
         start, length = 0, len(self.returns)
         while start < len(returns):
             stop = min(len(returns), start + length - self.filled)
@@ -127,7 +127,7 @@ class EpisodeWindow:
 
 
 def state_header(method: str, space: TaskSpace, config: Any) -> StateDict:
-    """What a saved task teacher says of itself, so that a foreign state is recognised."""
+    """Header of a saved task teacher, by which a foreign state is recognised."""
     return {"task_teacher": method, "space": space.to_json(), "config": asdict(config)}
 
 

@@ -169,7 +169,7 @@ class RIAC:
         self.regions = [Region(np.zeros(self.space.dim), np.ones(self.space.dim))]
         self._alps = np.zeros(1)
         # First, least and greatest return seen: regions hold returns less the first, which keeps sums exact
-        # whatever the offset of returns, and differences too small against the range are rounding.
+        # for any offset of returns, and differences too small against the range are rounding.
         self._first = self._least = self._greatest = 0.0
         self._index()
 

@@ -1,4 +1,4 @@
-"""TargetOnly: the target distribution and nothing else, the baseline that needs no curriculum."""
+"""TargetOnly: tasks of the target distribution alone, the baseline without a curriculum."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TargetOnlyConfig:
 
 
 class TargetOnly:
-    """Proposes tasks from the target distribution only, whatever the student does.
+    """Proposes tasks from the target distribution alone, independent of the student.
 
     A normal distribution, clipped to the task box. What a curriculum is worth shows in the comparison with
     training on the target from the first episode.

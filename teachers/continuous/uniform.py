@@ -19,7 +19,7 @@ class RandomConfig:
 
 
 class Random:
-    """Proposes tasks uniformly, whatever the student does (domain randomisation).
+    """Proposes tasks uniformly, independent of the student (domain randomisation).
 
     Expert knowledge: none. Works on every task space.
 

@@ -1,4 +1,4 @@
-"""Routing queries to several experts, each for its part of the task space."""
+"""A router of queries to several experts, each for its part of the task space."""
 
 from __future__ import annotations
 

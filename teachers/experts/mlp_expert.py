@@ -1,4 +1,4 @@
-"""Experts, or privileged teachers: policies that see what a student cannot, and say what they would do.
+"""Experts, or privileged teachers: policies that see what a student cannot, and label its states.
 
 An expert reads named views of a batched task (`VecTask.obs_dict`) and answers with a distribution of actions
 and a value. Distillation asks it for labels; every answer is counted, as labels have a price. Experts come
@@ -31,13 +31,13 @@ WEIGHTS, DESCRIPTION = "expert.safetensors", "expert.json"
 
 
 class Advice(NamedTuple):
-    """What an expert says of `n` observations.
+    """Answer of an expert about `n` observations.
 
     Attributes:
         mean: of the normal distribution of actions, before clipping, ``(n, num_actions)``.
         std: its standard deviation, ``(n, num_actions)``.
-        value: estimated return in the units of the task's rewards, ``(n,)``, whatever units the expert was
-            trained in; None where it has no critic.
+        value: estimated return in the units of the task's rewards, ``(n,)``, not in those of its
+            training; None where it has no critic.
     """
 
     mean: Tensor
@@ -46,11 +46,11 @@ class Advice(NamedTuple):
 
 
 class Expert(Protocol):
-    """Whoever answers batched queries."""
+    """A policy that answers batched queries."""
 
     @property
     def view(self) -> str:
-        """Name in ``obs_dict`` of what its actions depend on."""
+        """Name in ``obs_dict`` of the view that its actions depend on."""
         ...
 
     @property
@@ -124,7 +124,7 @@ class NormalizedMLP(nn.Module):
 
 
 class MLPExpert(nn.Module):
-    """A trained policy of multi-layer perceptrons; computes what the policy that it was made from computes.
+    """A trained policy of multi-layer perceptrons; acts exactly as the policy that it was made from.
 
     ::
 
@@ -197,7 +197,7 @@ class MLPExpert(nn.Module):
 
     @property
     def reward_scale(self) -> float:
-        """By what rewards were divided in training: the critic's outputs times it are returns of the task."""
+        """Divisor of the rewards in training: the critic's outputs times it are returns of the task."""
         return float(self.facts.get("reward_scale", 1.0))
 
     @property
@@ -208,7 +208,7 @@ class MLPExpert(nn.Module):
 
     @property
     def view_sizes(self) -> dict[str, int]:
-        """Size of every view that it reads."""
+        """Size of every view that the expert reads."""
         sizes = {self.config.view: self.config.num_obs}
         if self.config.critic_view is not None:
             sizes[self.config.critic_view] = self.config.num_states
@@ -230,7 +230,7 @@ class MLPExpert(nn.Module):
 
     @torch.no_grad()
     def act(self, obs_dict: Mapping[str, Tensor]) -> Tensor:
-        """The best actions, deterministic, clipped to [-1, 1], ``(n, num_actions)``; counts as queries."""
+        """Return the deterministic actions, clipped to [-1, 1], ``(n, num_actions)``; counts as queries."""
         mean = self.actor(self._read(obs_dict, self.config.view))
         self.queries += len(mean)
         return mean.clamp(-1, 1)
@@ -256,7 +256,7 @@ class MLPExpert(nn.Module):
 
     @staticmethod
     def load(folder: str | Path, device: str | torch.device = "cpu") -> MLPExpert:
-        """Read what `save` wrote; executes no code.
+        """Read the files of `save`; executes no code.
 
         Raises:
             FileNotFoundError: when there is no such file.
@@ -296,10 +296,10 @@ def read_view(view: str, size: int | None, obs_dict: Mapping[str, Tensor], where
             f"the expert reads a view that {where} lack: {unknown_name('view', view, list(obs_dict))}"
         )
     observations = obs_dict[view]
-    found = tuple(observations.shape[1:])
-    if size is not None and found != (size,):
+    shape = tuple(observations.shape[1:])
+    if size is not None and shape != (size,):
         raise ValueError(
-            f"the expert reads ({size},) numbers in the view {view!r}, and {where} have {found} there; was "
+            f"the expert reads ({size},) numbers in the view {view!r}, and {where} have {shape} there; was "
             "it trained on another task, or another version of this one?"
         )
     return observations

@@ -62,7 +62,7 @@ class EpisodeScores:
         advantages: ArrayLike,
         errors: ArrayLike,
     ) -> tuple[Ints, dict[str, Floats]]:
-        """Take in a roll-out; all arrays have the shape ``(steps, num_envs)``.
+        """Add a roll-out; all arrays have the shape ``(steps, num_envs)``.
 
         Episodes that were cut off between two roll-outs, by a reset, are forgotten.
 
@@ -124,7 +124,7 @@ class EpisodeScores:
     def _add_earlier_pieces(
         self, sums: dict[str, Floats], piece_ids: Ints, opening: NDArray[np.bool_]
     ) -> None:
-        """Join the first piece in each environment to what earlier roll-outs brought of the same episode."""
+        """Join the first piece in each environment to the earlier pieces of the same episode."""
         goes_on = self._ids == piece_ids[opening]  # no reset has begun another since
         for name, kept in self._sums.items():
             if name == "initial_value":
@@ -148,7 +148,7 @@ class EpisodeScores:
             self._sums[name] = np.where(keep, sums[name][closing], 0.0)
 
     def state_dict(self) -> StateDict:
-        """What the running episodes have brought so far, by value."""
+        """Return the sums of the running episodes, by value."""
         return {"ids": self._ids.copy(), "sums": {name: part.copy() for name, part in self._sums.items()}}
 
     def load_state_dict(self, state: StateDict) -> None:

@@ -174,7 +174,7 @@ class SingleVecTask(gymnasium.Env[Observations, NDArray[Any]]):
         camera: CameraConfig | None = None,
     ) -> None:
         if task.num_envs != 1:
-            raise ValueError(f"{task.num_envs} environments are no single one: use GymnasiumVecTask")
+            raise ValueError(f"the task has {task.num_envs} environments, not one: use GymnasiumVecTask")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"unknown render_mode {render_mode!r} (known: 'rgb_array', None)")
         self.vec_task = task

@@ -286,15 +286,15 @@ class IsaacTensors:
     def _find_servos(self) -> tuple[Tensor, Tensor, Tensor]:
         """Position-controlled DoFs, their actuators, and what control a target of 1 is."""
         model, device = self.sim.model, self.sim.device
-        found: list[tuple[int, int, float]] = []
+        servos: list[tuple[int, int, float]] = []
         for actuator in range(model.nu):
             joint, stiffness = int(model.actuator_trnid[actuator, 0]), -model.actuator_biasprm[actuator, 1]
             on_joint = int(model.actuator_trntype[actuator]) == _JOINT
             if on_joint and joint in self._joints and stiffness != 0:
                 # At rest gain * ctrl = stiffness * length, and the length is gear * position.
                 scale = stiffness / model.actuator_gainprm[actuator, 0] * model.actuator_gear[actuator, 0]
-                found.append((self._joints.index(joint), actuator, float(scale)))
-        dofs, actuators, scales = zip(*found, strict=True) if found else ((), (), ())
+                servos.append((self._joints.index(joint), actuator, float(scale)))
+        dofs, actuators, scales = zip(*servos, strict=True) if servos else ((), (), ())
         return (
             torch.tensor(dofs, dtype=torch.int64, device=device),
             torch.tensor(actuators, dtype=torch.int64, device=device),

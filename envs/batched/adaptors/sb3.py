@@ -82,7 +82,7 @@ class SB3VecTask(BatchedTaskVecEnv):
         return self._observations(self.vec_task.obs_dict, indices)
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Take the actions of the next step."""
+        """Keep the actions for `step_wait`."""
         self._actions = torch.from_numpy(np.asarray(actions, dtype=np.float32)).to(self.vec_task.device)
 
     def step_wait(self) -> tuple[Observations, NDArray[Any], NDArray[np.bool_], list[dict[str, Any]]]:
@@ -98,7 +98,7 @@ class SB3VecTask(BatchedTaskVecEnv):
         return self._observations(obs_dict), rewards.cpu().numpy().copy(), dones, infos
 
     def take_metrics(self) -> dict[str, float]:
-        """Means since this was last asked: each reward term's sum over an episode, lengths, success.
+        """Return the means since the last call: each reward term's sum over an episode, lengths, success.
 
         Each step in which episodes ended counts alike. ``episode/diverged`` is the number of simulations
         that have diverged so far.

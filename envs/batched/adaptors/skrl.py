@@ -64,11 +64,11 @@ class SkrlVecTask(Wrapper):
         )
 
     def state(self) -> Tensor:
-        """What a critic may see, ``(num_envs, num_states)``."""
+        """Return the critic's view, ``(num_envs, num_states)``."""
         return self.vec_task.states_buf.clone()
 
     def render(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: add cameras to the task to see it."""
+        """Draw nothing: add cameras to the task to see it."""
 
     def close(self) -> None:
         """Free the simulator."""

@@ -1,4 +1,4 @@
-"""Cameras of batched environments: what to render, and the front that picks the renderer for a simulator.
+"""Cameras of batched environments: their config, and the factory that picks the renderer for a simulator.
 
 Two renderers, `cpu_cameras` and `tutelage.envs.batched.cameras.warp_cameras`, take the same
 pictures: the geom is the same in 99.9 % of the pixels (the others lie on edges), and where it is, depth
@@ -36,7 +36,7 @@ TEXTURE_FIELDS = ("mat_texid", "mat_texrepeat")
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """One camera of the model, and what it takes.
+    """One camera of the model: its size, its modalities.
 
     Depth is the distance along the camera's axis, as depth cameras and MuJoCo's own renderer give it (not
     along the ray of the pixel). Beyond the model's ``visual/map/zfar`` (times its extent) nothing is seen.

@@ -44,7 +44,7 @@ class CpuCameras:
     Depth and segmentation are those of ``mj_ray`` (depth within 1e-4 relative; pixels on edges may differ),
     but for what Warp's renderer does not draw: inner surfaces of geoms, and sides of height fields.
     Fields that may differ between environments: `VISUAL_FIELDS` and
-    `TEXTURE_FIELDS`, ``geom_size``, and whatever moves geoms, cameras and lights; others are read from the
+    `TEXTURE_FIELDS`, ``geom_size``, and fields that move geoms, cameras and lights; others are read from the
     model once.
 
     Args:

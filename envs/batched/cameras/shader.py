@@ -1,4 +1,4 @@
-"""Colouring, on CPU threads, of what `tutelage.envs.batched.cameras.ray_caster.cast` found.
+"""The shader: colours, on CPU threads, for the hits of `tutelage.envs.batched.cameras.ray_caster.cast`.
 
 `shade` computes the rule of `shading` a row of pixels at a time: where surfaces are,
 how they face and what colour they have; then the light on them, without branches, as vector instructions.
@@ -275,7 +275,7 @@ def shade(  # type: ignore[no-untyped-def]
     normals: Floats,
     rgb: NDArray[np.uint8],
 ):
-    """Colour what `tutelage.envs.batched.cameras.ray_caster.cast` found.
+    """Colour the hits of `tutelage.envs.batched.cameras.ray_caster.cast`.
 
     Args:
         envs: which environments.

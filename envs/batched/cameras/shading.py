@@ -1,4 +1,4 @@
-"""The rule for colours and light that all camera renderers follow, and what it needs of the model.
+"""The rule for colours and light that all camera renderers follow, and its inputs from the model.
 
 `tutelage.envs.batched.cameras.shader` computes it on CPU threads. It is what ``mujoco_warp``'s batch renderer
 computes with specular light and shadows off:

@@ -49,7 +49,7 @@ def _unpack_segmentation(raw: wp.array2d[wp.vec2i], start: int, geom: wp.array2d
 
 
 class WarpCameras:
-    """Renders all environments, whatever rows are asked for: the batch renderer knows no subsets.
+    """Renders all environments for any rows: the batch renderer knows no subsets.
 
     Args:
         simulator: whose environments to render.

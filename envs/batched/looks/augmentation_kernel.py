@@ -113,7 +113,7 @@ def augment(
 
     Args:
         images: uint8 ``(n, height, 3 * width)``.
-        offsets: int64 ``(n, 2)``: the pixel at (y, x) is then what was at (y, x) + offset; borders repeat.
+        offsets: int64 ``(n, 2)``: the pixel at (y, x) is then the one at (y, x) + offset; borders repeat.
         maps: float32 ``(n, 3, 3)``: colours are multiplied by it.
         lifts: float32 ``(n, 3)``: times the image's mean red, green and blue, their sum is added to all.
         boxes: float32 ``(c, n, 4)``: boxes that are filled in the end.

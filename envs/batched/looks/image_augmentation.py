@@ -1,4 +1,4 @@
-"""Augmented pictures: what a camera and its sensor do to an image, in batched torch, each image differently.
+"""Augmentation of pictures, as by a camera and its sensor, in batched torch, each image differently.
 
 Applied to batches while learning, not to the environments. Other looks of the scene itself are in
 `tutelage.envs.batched.looks.visual_randomization`.
@@ -96,7 +96,7 @@ class ImageAugmentation:
 
     @staticmethod
     def drq() -> ImageAugmentation:
-        """Shifts of up to 4 pixels alone, as in DrQ."""
+        """Return shifts of up to 4 pixels alone, as in DrQ."""
         return ImageAugmentation(shift=4)
 
     @staticmethod
@@ -118,7 +118,7 @@ class ImageAugmentation:
 
     @staticmethod
     def unseen_looks() -> ImageAugmentation:
-        """For students that are to know looks which no training shows; takes a single pass on a CPU.
+        """Return shifts and colours for students that meet looks of no training; a single pass on a CPU.
 
         Shifts and colours alone: cutouts are as large as what is to be found in the image.
         """
@@ -236,7 +236,7 @@ class ImageAugmentation:
 
 
 class _Draws(NamedTuple):
-    """What is drawn for each of N images.
+    """Random numbers of each of N images.
 
     Attributes:
         offsets: of the shift, int64 ``(N, 2)``.

@@ -1,4 +1,4 @@
-"""What `ImageAugmentation` does to pictures, in batched torch: shift, blur, colours, rectangles."""
+"""The operations of `ImageAugmentation` on pictures, in batched torch: shift, blur, colours, rectangles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def shift(images: Tensor, offsets: Tensor) -> Tensor:
 
     Args:
         images: ``(N, H, W, C)`` of any dtype.
-        offsets: int64 ``(N, 2)``: the pixel at (y, x) is then what was at (y, x) + offset.
+        offsets: int64 ``(N, 2)``: the pixel at (y, x) is then the one at (y, x) + offset.
     """
     n, height, width, channels = images.shape
     device = images.device

@@ -50,7 +50,7 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class VisualRandomization:
-    """How far the looks of an episode may be from those of the model.
+    """Ranges within which the looks of an episode deviate from those of the model.
 
     Ranges are ``(least, most)`` deviations, uniform between the two, from the model's own values, which are
     the base at every reset: nothing adds up. A least deviation above 0 keeps away from the familiar: that is
@@ -137,7 +137,7 @@ class VisualRandomization:
 
     @staticmethod
     def mild() -> VisualRandomization:
-        """What differs between two days with the same robot: light, shades, a knock at the camera."""
+        """Return the differences between two days with a robot: light, shades, a knock at the camera."""
         return replace(VisualRandomization.strong().scaled(0.3), replaced=0.0, textured=0.0)
 
     @staticmethod
@@ -199,7 +199,7 @@ class VisualRandomization:
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> VisualRandomization:
-        """Build from what ``dataclasses.asdict`` gave, by way of JSON.
+        """Build from the JSON values of ``dataclasses.asdict``.
 
         Raises:
             ValueError: for an unknown name; suggests the nearest.

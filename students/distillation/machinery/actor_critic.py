@@ -1,4 +1,4 @@
-"""Reinforcement learning of students that see, by PPO: what all methods with a reward have in common.
+"""PPO of students that see, the base of all methods that learn from rewards.
 
 The update is ours, not rsl_rl's or SB3's, as these methods need parts that neither takes: a term of imitation
 in the loss, a critic that is foreign or frozen, stacks and memory together, and pictures that are kept once,
@@ -19,7 +19,7 @@ from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.method import DistillationMethod, MethodConfig
 from tutelage.students.ppo.formulas import PPOConfig, Terms, adapted_rate, gae, log_prob, ppo_terms
 from tutelage.students.torch_tools.threads import torch_threads
-from tutelage.students.vision.student_state import Heads, StudentState
+from tutelage.students.vision.student_state import StudentOutput, StudentState
 from tutelage.students.vision.vision_config import STUDENT_VIEW
 from tutelage.teachers.experts.mlp_expert import Advice
 
@@ -33,7 +33,7 @@ GAMMA = 0.99  # where neither the settings nor an expert say
 
 
 Trajectories = dict[str, Tensor]
-"""What ``T`` steps of ``n`` environments were, beside what was seen: fields of shape ``(T, n, ...)``.
+"""``T`` steps of ``n`` environments, beside their views: fields of shape ``(T, n, ...)``.
 
 ``actions`` as drawn, before clipping; ``means`` and ``stds`` of what they were drawn from; ``log_probs``;
 ``values`` of the states; ``next_values``, of the states that followed, the last ones of episodes included, 0
@@ -44,11 +44,11 @@ in every step.
 
 
 class ActorCriticConfig(MethodConfig, Protocol):
-    """What the settings of every method with a reward have."""
+    """Settings that every method with a reward has."""
 
     @property
     def ppo(self) -> PPOConfig:
-        """PPO's."""
+        """Settings of PPO."""
         ...
 
 
@@ -56,8 +56,8 @@ class ActorCritic(DistillationMethod):
     """PPO of a student, in rounds: `rollout_steps` of all environments, `epochs` over them.
 
     Methods are made of it by overriding `advise` (asking an expert about each state), `added_losses` (a term
-    beside PPO's) or `judge_anew` (what becomes of the critic's normalisers). Episodes cut off by the time
-    limit go on in value: the critic judges ``extras["terminal_obs"]``. Augmentation, where `learning` has
+    beside PPO's) or `update_normalizers` (of the critic). Episodes cut off by the time limit go on in value:
+    the critic judges ``extras["terminal_obs"]``. Augmentation, where `learning` has
     one, is of what the student sees when it acts (RAD, Laskin et al. 2020): what PPO compares is then one
     policy in two states of learning, on the same pictures. `learning.batch_size` frames make a minibatch; of
     students with memory, whole roll-outs of as many environments, from the memory that they had.
@@ -66,8 +66,15 @@ class ActorCritic(DistillationMethod):
         task, expert, student, config, seed: as of `DistillationMethod`.
 
     Attributes:
-        diagnostics: means over the last round's updates of the fields of `Terms`; ``std``, the mean deviation
-            of actions; ``explained_variance`` of returns by values.
+        diagnostics: of the last round.
+
+    Logged metrics: those of `DistillationMethod` (``action_error`` where an expert is asked), and means over
+    the round's gradient steps:
+
+    - ``diagnostics/surrogate``, PPO's clipped objective, negated; ``diagnostics/value``, the critic's squared
+      error in units of its scale; ``diagnostics/entropy`` of the policy;
+    - ``diagnostics/kl``, KL(old policy || new policy); ``diagnostics/clipped``, share of clipped ratios;
+    - ``diagnostics/std``, mean deviation of actions; ``diagnostics/explained_variance`` of returns by values.
 
     Raises:
         ValueError: also when the student has no critic, or no distribution of actions to draw from; or when
@@ -97,19 +104,19 @@ class ActorCritic(DistillationMethod):
     # --- what methods change ---------------------------------------------------------------------------
 
     def advise(self, obs_dict: Observations) -> Advice | None:
-        """Ask an expert about the states of a step; None: it is not asked."""
+        """Return an expert's answers about the states of a step; None without a question."""
         return None
 
-    def added_losses(self, heads: Heads, batch: Mapping[str, Tensor]) -> Tensor | None:
-        """A term of the loss beside PPO's, of each sample, ``(...)``, weight included; None for none.
+    def added_losses(self, output: StudentOutput, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """Return a term of the loss beside PPO's, of each sample, ``(...)``, weight included; None for none.
 
         Args:
-            heads: what the student answers.
+            output: what the student answers.
             batch: fields of `Trajectories`, ``advantages`` (normalised), ``returns``, and what was seen.
         """
         return None
 
-    def judge_anew(self, judged: Tensor | None, returns: Tensor) -> None:
+    def update_normalizers(self, judged: Tensor | None, returns: Tensor) -> None:
         """Let the critic's normalisers follow what it saw, ``(T, n, size)``, and the returns, ``(T, n)``.
 
         Args:
@@ -124,38 +131,38 @@ class ActorCritic(DistillationMethod):
     # --- a round ---------------------------------------------------------------------------------------
 
     def round(self) -> float:
-        """Act, then learn from it."""
-        with self.ledger.clock("rollout"), torch_threads(1):
+        """Roll out, then learn from the roll-out."""
+        with self.counts.clock("rollout"), torch_threads(1):
             memory = self.rolling.state.memory
             trajectories = self.roll_out()
         # Threads work at shards alone: sums that torch cuts up depend on how many there are.
-        with self.ledger.clock("learning"), torch_threads(1):
+        with self.counts.clock("learning"), torch_threads(1):
             if self.ppo.desired_kl is None:
-                self.learner.decay(self.ledger.spent)
+                self.learner.decay(self.counts.spent)
             self.learn(trajectories, memory)
         return 0.0
 
     @torch.no_grad()
     def roll_out(self) -> Trajectories:
-        """Take `rollout_steps` steps of all environments; what was seen goes to `buffer`."""
+        """Take `rollout_steps` steps of all environments; the views go to `buffer`."""
         rolling, student = self.rolling, self.student
         critic_view, steps = student.config.critic_view, []
         for _ in range(self.ppo.rollout_steps):
             shown = self._shown(rolling.obs_dict)
             state = rolling.state.push(shown)
-            heads: Heads = student({**shown, **state.frames}, state)
-            assert heads.std is not None
-            assert heads.value is not None
-            noise = torch.randn(heads.mean.shape, generator=self.generator, device=heads.mean.device)
-            actions = heads.mean + heads.std * noise
+            output: StudentOutput = student({**shown, **state.frames}, state)
+            assert output.std is not None
+            assert output.value is not None
+            noise = torch.randn(output.mean.shape, generator=self.generator, device=output.mean.device)
+            actions = output.mean + output.std * noise
             advice = self.advise(rolling.obs_dict)
             self.buffer.add(shown, rolling.started)
             step = {
                 "actions": actions,
-                "means": heads.mean,
-                "stds": heads.std,
-                "log_probs": log_prob(actions, heads.mean, heads.std),
-                "values": heads.value,
+                "means": output.mean,
+                "stds": output.std,
+                "log_probs": log_prob(actions, output.mean, output.std),
+                "values": output.value,
             }
             if critic_view in shown:
                 step["judged"] = shown[critic_view]
@@ -164,23 +171,23 @@ class ActorCritic(DistillationMethod):
             ended, time_outs = dones.bool(), extras["time_outs"]
             last = torch.zeros_like(rewards)  # value of the last state of episodes that were cut off
             if critic_view != STUDENT_VIEW or bool(time_outs.any()):
-                last = self.judge(extras["terminal_obs"], heads.state) * time_outs
-            rolling.started, rolling.state = ended, heads.state.reset(ended)
+                last = self.judge(extras["terminal_obs"], output.state) * time_outs
+            rolling.started, rolling.state = ended, output.state.reset(ended)
             errors = None
             if advice is not None:
-                errors = (heads.mean.clamp(-1, 1) - advice.mean.clamp(-1, 1)).abs()
+                errors = (output.mean.clamp(-1, 1) - advice.mean.clamp(-1, 1)).abs()
                 step |= {f"expert/{k}": v for k, v in advice._asdict().items() if v is not None}
-            self.ledger.add_step(ended, extras["success"], errors)
+            self.counts.add_step(ended, extras["success"], errors)
             steps.append({**step, "rewards": rewards, "ended": ended, "next_values": last})
         # Of several experts, those that are asked in a step may all have values, and in the next not.
         names = [name for name in steps[0] if all(name in step for step in steps)]
-        found = {name: torch.stack([step[name] for step in steps]) for name in names}
-        after = torch.cat([found["values"][1:], self.judge(rolling.obs_dict, rolling.state)[None]])
-        found["next_values"] = torch.where(found["ended"], found["next_values"], after)
-        return found
+        trajectories = {name: torch.stack([step[name] for step in steps]) for name in names}
+        after = torch.cat([trajectories["values"][1:], self.judge(rolling.obs_dict, rolling.state)[None]])
+        trajectories["next_values"] = torch.where(trajectories["ended"], trajectories["next_values"], after)
+        return trajectories
 
     def judge(self, obs_dict: Observations, state: StudentState) -> Tensor:
-        """Values of what is shown after a step, ``(n,)``; `state` stays as it is."""
+        """Return the critic's values of the views after a step, ``(n,)``; `state` stays as it is."""
         view, critic = self.student.config.critic_view, self.student.critic
         assert view is not None
         assert critic is not None
@@ -189,9 +196,9 @@ class ActorCritic(DistillationMethod):
             return values
         shown = self._shown(obs_dict)
         state = state.push(shown)
-        heads: Heads = self.student({**shown, **state.frames}, state)
-        assert heads.value is not None
-        return heads.value
+        output: StudentOutput = self.student({**shown, **state.frames}, state)
+        assert output.value is not None
+        return output.value
 
     def learn(self, trajectories: Trajectories, memory: Tensor) -> None:
         """Go `epochs` times over a roll-out, a gradient step for each minibatch.
@@ -210,29 +217,29 @@ class ActorCritic(DistillationMethod):
             self.ppo.lam,
         )
         returns = values + advantages
-        self.judge_anew(trajectories.get("judged"), returns)
+        self.update_normalizers(trajectories.get("judged"), returns)
         normal = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         data = {**trajectories, "advantages": normal, "returns": returns}
-        found: list[Terms] = []
+        terms_of_steps: list[Terms] = []
         for _ in range(self.ppo.epochs):
             for step, env in self._minibatches(*values.shape):
-                found.append(self._gradient_step(data, memory, step, env))
-        means = torch.stack([torch.stack(terms) for terms in found]).mean(0)
+                terms_of_steps.append(self._gradient_step(data, memory, step, env))
+        means = torch.stack([torch.stack(terms) for terms in terms_of_steps]).mean(0)
         explained = 1 - advantages.var() / returns.var().clamp(min=1e-12)
         numbers = [*means, trajectories["stds"].mean(), explained]
         names = (*Terms._fields, "std", "explained_variance")
         self.diagnostics = dict(zip(names, torch.stack(numbers).tolist(), strict=True))
 
-    def losses(self, heads: Heads, batch: Mapping[str, Tensor]) -> tuple[Tensor, Terms]:
-        """Loss of each sample, ``(...)``, and PPO's parts of it.
+    def losses(self, output: StudentOutput, batch: Mapping[str, Tensor]) -> tuple[Tensor, Terms]:
+        """Return the loss of each sample, ``(...)``, and PPO's parts of it.
 
         ``L = L_clip + value_loss L_value - entropy H + what a method adds``
         """
         ppo, critic = self.ppo, self.student.critic
         assert critic is not None
-        terms = ppo_terms(heads, batch, ppo, critic.value_scale)
+        terms = ppo_terms(output, batch, ppo, critic.value_scale)
         losses = terms.surrogate + ppo.value_loss * terms.value - ppo.entropy * terms.entropy
-        added = self.added_losses(heads, batch)
+        added = self.added_losses(output, batch)
         return losses if added is None else losses + added, terms
 
     # --- inner works -----------------------------------------------------------------------------------
@@ -256,7 +263,7 @@ class ActorCritic(DistillationMethod):
         if step.device.type == "cuda":
             shards = 1
         parts = zip(step.tensor_split(shards, -1), env.tensor_split(shards, -1), strict=True)
-        sums: list[Terms | None] = [None] * shards  # in the order of the shards, whoever is done first
+        sums: list[Terms | None] = [None] * shards  # in the order of the shards, not of their ends
         work = [partial(self._shard, data, memory, *part, sums, k) for k, part in enumerate(parts)]
         loss = self.learner.gradients(work)
         columns = zip(*filter(None, sums), strict=True)
@@ -266,7 +273,7 @@ class ActorCritic(DistillationMethod):
             for group in self.learner.optimizer.param_groups:
                 group["lr"] = rate
         self.learner.descend()
-        self.ledger.add_update(loss, frames)
+        self.counts.add_update(loss, frames)
         return terms
 
     def _shard(
@@ -287,15 +294,15 @@ class ActorCritic(DistillationMethod):
         which = env[0] if learner.recurrent else env
         state = StudentState({}, memory[which], torch.zeros_like(which, dtype=torch.bool))
         if learner.recurrent:
-            heads = student.forward_sequence(inputs, state, batch["age"] == 0)
+            output = student.forward_sequence(inputs, state, batch["age"] == 0)
         else:
-            heads = student(inputs, state)
-        losses, terms = self.losses(heads, batch)
+            output = student(inputs, state)
+        losses, terms = self.losses(output, batch)
         sums[k] = Terms(*(values.detach().sum() for values in terms))
         return losses.sum(), losses.new_tensor(losses.numel())
 
     def frame_fields(self) -> dict[str, Tensor]:
-        """Examples of what the ring keeps of a step: what student and critic see."""
+        """Return example fields of a step for the ring: the views of student and critic."""
         return {name: self.rolling.obs_dict[name] for name in self.learner.inputs}
 
     def _shown(self, obs_dict: Observations) -> Observations:
@@ -308,15 +315,15 @@ class ActorCritic(DistillationMethod):
 
 
 def discount(ppo: PPOConfig, expert: object) -> float:
-    """The discount of the settings, or of an expert that tells its own, or 0.99."""
+    """Return the discount of the settings, or else of the expert, or else 0.99."""
     if ppo.gamma is not None:
         return ppo.gamma
-    found = getattr(expert, "gamma", None)
-    return GAMMA if found is None else float(found)
+    gamma = getattr(expert, "gamma", None)
+    return GAMMA if gamma is None else float(gamma)
 
 
 def check_actor_critic(student: VisionStudent) -> None:
-    """Make sure that a student can learn from rewards.
+    """Check that a student can learn from rewards.
 
     Raises:
         ValueError: when it has no distribution of actions, or no critic.
@@ -330,7 +337,7 @@ def check_actor_critic(student: VisionStudent) -> None:
 
 
 def check_augmentation(student: VisionStudent, learning: LearningConfig) -> None:
-    """Make sure that a student which acts on augmented pictures compares none of them.
+    """Check that a student which acts on augmented pictures compares none of them.
 
     Raises:
         ValueError: when it does, in a stack or by memory.
@@ -343,7 +350,7 @@ def check_augmentation(student: VisionStudent, learning: LearningConfig) -> None
 
 
 def check_head(student: VisionStudent) -> None:
-    """Make sure that a student has a distribution of actions.
+    """Check that a student has a distribution of actions.
 
     Raises:
         ValueError: when it has none.

@@ -66,7 +66,7 @@ class FrameBuffer:
 
     @property
     def frames(self) -> int:
-        """Frames stored."""
+        """Number of frames stored."""
         return self.size * self.num_envs
 
     @property
@@ -98,7 +98,7 @@ class FrameBuffer:
     def gather(
         self, step: Tensor, env: Tensor, stacks: Mapping[str, int] | None = None, age: bool = False
     ) -> dict[str, Tensor]:
-        """Frames by step and environment.
+        """Return the frames of given steps and environments.
 
         Args:
             step: 0 is the oldest stored, int64, any shape ``(...)``.
@@ -109,7 +109,7 @@ class FrameBuffer:
         """
         oldest = self.oldest % self.steps
         slot = (oldest + step) % self.steps
-        found = {}
+        batch = {}
         for name, values in self._fields.items():
             count = (stacks or {}).get(name, 1)
             rows = slot * self.num_envs + env
@@ -121,10 +121,10 @@ class FrameBuffer:
             # index_select of flat rows is several times as fast as indexing by two tensors
             flat = values.flatten(0, 1).index_select(0, rows.flatten())
             flat = flat.float() if values.dtype == torch.float16 else flat
-            found[name] = flat.view(*rows.shape, *values.shape[2:])
+            batch[name] = flat.view(*rows.shape, *values.shape[2:])
         if age:
-            found["age"] = self._age[slot, env]
-        return found
+            batch["age"] = self._age[slot, env]
+        return batch
 
     def sample(
         self, batch: int, generator: Generator, stacks: Mapping[str, int] | None = None
@@ -160,12 +160,12 @@ class FrameBuffer:
 
     @property
     def step_bytes(self) -> int:
-        """Memory that one step of all environments takes."""
+        """Bytes of memory that one step of all environments takes."""
         kept = (*self._fields.values(), self._age)
         return sum(values[0].numel() * values.element_size() for values in kept)
 
     def read(self, first: int, last: int) -> dict[str, Tensor]:
-        """The steps `first` to `last` - 1, by their numbers, and their ``age``; on the CPU.
+        """Read the steps `first` to `last` - 1, by their numbers, and their ``age``; on the CPU.
 
         What is returned may be a view of the ring: use it, or copy it, before the next `add`.
 
@@ -185,13 +185,13 @@ class FrameBuffer:
         }
 
     def write(self, first: int, steps: Mapping[str, Tensor]) -> None:
-        """Put back what `read` gave for the steps from number `first` on; the cursor stays where it is."""
+        """Put back the frames that `read` gave for the steps from number `first` on; the cursor stays."""
         slots = torch.arange(first, first + len(steps["age"]), device=self.device) % self.steps
         for name, values in {**self._fields, "age": self._age}.items():
             values.index_copy_(0, slots, steps[name].to(self.device))
 
     def state_dict(self, frames: bool = True) -> StateDict:
-        """What is stored, by value; without `frames`, how much and of what kind alone."""
+        """Return the frames by value; without `frames`, their number and kinds alone."""
         kinds = {
             name: f"{values.dtype} {list(values.shape[2:])}".removeprefix("torch.")
             for name, values in self._fields.items()
@@ -204,7 +204,7 @@ class FrameBuffer:
         return state
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Store what a `state_dict` tells of; one without frames is followed by `write` of all of them.
+        """Restore a `state_dict`; after one without frames, `write` all of them.
 
         Raises:
             StateError: when it is of a ring of another size or of other fields, with nothing changed.
@@ -215,7 +215,7 @@ class FrameBuffer:
             self.write(self.oldest, state["frames"])
 
     def check_state(self, state: StateDict) -> None:
-        """Make sure that a `state_dict` is of a ring like this one; raises StateError."""
+        """Check that a `state_dict` is of a ring like this one; raises StateError."""
         own = self.state_dict(frames=False)
         for name in ("num_envs", "steps", "fields"):
             if state[name] != own[name]:

@@ -1,4 +1,4 @@
-"""Gradient steps of a vision student towards an expert's labels: what all distillation methods share."""
+"""Gradient steps of a vision student towards an expert's labels, which all distillation methods share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LABEL, DEVIATION = "expert/mean", "expert/std"
 
 @dataclass(frozen=True)
 class LearningConfig:
-    """How a student learns from labelled frames.
+    """Settings of a student's learning from labelled frames.
 
     Attributes:
         loss: one of `tutelage.students.distillation.machinery.losses.LOSSES`.
@@ -101,7 +101,7 @@ class LearningConfig:
 
 
 class Learner:
-    """An optimiser of one student.
+    """Takes the gradient steps of one student.
 
     Args:
         student: trained in place.
@@ -118,7 +118,7 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next step."""
+        """Learning rate of the next gradient step."""
         rate: float = self.optimizer.param_groups[0]["lr"]
         return rate
 
@@ -138,12 +138,12 @@ class Learner:
             group["lr"] = rate
 
     def fields(self, obs_dict: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> dict[str, Tensor]:
-        """What the ring keeps of a step: what the student sees, and the label."""
+        """Return the fields that the ring keeps of a step: the student's views, and the label."""
         label = mean.clamp(-1, 1) if self.config.clip_labels else mean
         return {**{name: obs_dict[name] for name in self.inputs}, LABEL: label, DEVIATION: std}
 
     def update(self, buffer: FrameBuffer) -> tuple[Tensor, int]:
-        """One gradient step on a minibatch; return the loss and how many frames it was of.
+        """Take one gradient step on a minibatch; return the loss and the number of its frames.
 
         With memory: on sequences, from an empty memory, gradients truncated to the sequence (Werbos 1990).
         """
@@ -192,21 +192,21 @@ class Learner:
         if config.augmentation is not None:
             inputs |= augmented(config.augmentation, inputs, student, 0 if state is None else 1, generator)
         if state is None:
-            heads = student(inputs, student.start(len(batch[LABEL])))
+            output = student(inputs, student.start(len(batch[LABEL])))
         else:
-            heads = student.forward_sequence(inputs, state, batch["age"] == 0)
+            output = student.forward_sequence(inputs, state, batch["age"] == 0)
         losses = distillation_loss(
             config.loss,
-            heads.mean,
-            heads.std,
+            output.mean,
+            output.std,
             batch[LABEL],
             batch[DEVIATION],
             config.huber_beta,
             config.temperature,
         )
-        if (predictor := student.predictor) is not None and heads.predicted is not None:
-            losses = losses + config.prediction * predictor.losses(heads.predicted, batch[predictor.view])
-        return losses, heads.state
+        if (predictor := student.predictor) is not None and output.predicted is not None:
+            losses = losses + config.prediction * predictor.losses(output.predicted, batch[predictor.view])
+        return losses, output.state
 
     def step(self, loss: Tensor) -> Tensor:
         """Follow the gradient of a loss; return the loss."""
@@ -216,7 +216,7 @@ class Learner:
         return loss.detach()
 
     def descend(self) -> None:
-        """Follow the gradients that are there."""
+        """Take an optimiser's step along the present gradients."""
         torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
 

@@ -1,4 +1,4 @@
-"""What makes a student's action differ from the expert's: losses per sample.
+"""Losses of a student's actions against the expert's, per sample.
 
 Means and standard deviations are ``(..., a)``; losses are ``(...)``, summed over the a actions for the
 divergences (as log-probabilities are) and averaged over them for MSE and Huber.
@@ -95,7 +95,7 @@ def distillation_loss(
 
 
 def check_loss(name: str) -> None:
-    """Refuse a loss that is not there.
+    """Refuse a loss that does not exist.
 
     Raises:
         ValueError: suggests the nearest name.

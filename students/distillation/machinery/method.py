@@ -1,4 +1,4 @@
-"""What all distillation methods share: the parts of a run, its loop, and its state by value."""
+"""The base of all distillation methods: the parts of a run, its loop, and its state by value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from tutelage.envs.contract.state import StateDict, StateError
 from tutelage.students.distillation.machinery.card import MethodCard
 from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.learner import Learner, LearningConfig
-from tutelage.students.distillation.machinery.progress import Budget, DistillationResult, Ledger, OnProgress
+from tutelage.students.distillation.machinery.progress import (
+    Budget,
+    DistillationResult,
+    OnProgress,
+    RunCounts,
+)
 from tutelage.students.distillation.machinery.roll_out import RollOut
 
 if TYPE_CHECKING:
@@ -29,17 +34,17 @@ class MethodConfig(Protocol):
 
     @property
     def budget(self) -> Budget:
-        """How long."""
+        """Frames or seconds of the training."""
         ...
 
     @property
     def learning(self) -> LearningConfig:
-        """The student's gradient steps."""
+        """Settings of the student's gradient steps."""
         ...
 
 
 class DistillationMethod(ABC):
-    """A student's training, round by round: the base of all methods.
+    """Trains a student round by round: the base of all methods.
 
     A method is a class with `round`, which rolls out and learns. ::
 
@@ -49,7 +54,7 @@ class DistillationMethod(ABC):
 
     A run that was killed goes on from its last checkpoint as if nothing had happened: on a CPU, with a budget
     of frames, to the same numbers. Saved, between rounds, are the student's weights, `learner.optimizer`,
-    `generator`, `ledger`, `rolling`, and the `FrameBuffer` that a method has as its attribute ``buffer``. A
+    `generator`, `counts`, `rolling`, and the `FrameBuffer` that a method has as its attribute ``buffer``. A
     method adds what else its next round depends on by `own_state` and `load_own_state`: how many rounds there
     were, the state of further optimisers (`optimizer_state`, `load_optimizer`), running statistics, weights
     that are not the student's. What each round makes anew, such as the roll-out that PPO learns from, needs
@@ -60,7 +65,7 @@ class DistillationMethod(ABC):
         expert: what the student learns from; None in methods that ask no expert.
         student: trained in place.
         config: settings.
-        seed: of minibatches, augmentation and whatever else is drawn. The same task (freshly made), student,
+        seed: of minibatches, augmentation and all else that is drawn. The same task (freshly made), student,
             seed and budget of frames give the same student on a CPU.
 
     Attributes:
@@ -68,8 +73,20 @@ class DistillationMethod(ABC):
         config_class: the class of its settings, a frozen dataclass; a class attribute.
         generator: the source of all that is drawn, on the task's device.
         learner: the student's optimiser.
-        ledger: counts and clocks.
+        counts: counts and clocks.
         rolling: the episodes that are under way.
+
+    Logged metrics, of every method after every round:
+
+    - ``distillation/loss``, mean over the round's gradient steps; ``distillation/learning_rate``;
+    - ``distillation/expert_share``, the probability with which the expert acted;
+    - ``success/roll_out``, share of the round's episodes that succeeded, by expert or student;
+    - ``action_error/<action>``, mean absolute difference of the student's and the expert's clipped actions
+      before learning from them, where the expert was asked;
+    - ``rates/rolled_frames_per_second`` and ``rates/trained_frames_per_second``, in the round;
+    - ``cost/expert_queries``, ``cost/gradient_steps``, ``cost/environment_steps``, ``cost/seconds``, so far;
+      the last two include the expert's training;
+    - ``diagnostics/<name>``, of methods that have an attribute ``diagnostics``: see their pages.
 
     Raises:
         ValueError: when expert or student, what it predicts or its critic do not fit the task.
@@ -89,7 +106,7 @@ class DistillationMethod(ABC):
         self.task, self.student = task, student
         self.generator = torch.Generator(task.device).manual_seed(seed)
         self.learner = Learner(student, config.learning, self.generator)
-        self.ledger = Ledger(config.budget, task.num_actions, task.device)
+        self.counts = RunCounts(config.budget, task.num_actions, task.device)
         self.rolling = RollOut(task, expert, student)
         for view in student.config.vectors:
             if view not in task.obs_dict:
@@ -103,7 +120,7 @@ class DistillationMethod(ABC):
         """Roll out, then learn; return the probability with which the expert acted."""
 
     def run(self, on_progress: OnProgress | None = None) -> DistillationResult:
-        """Go on until the budget is spent.
+        """Train until the budget is spent.
 
         Args:
             on_progress: called after every round; where it returns False, the distillation ends.
@@ -114,17 +131,17 @@ class DistillationMethod(ABC):
         Raises:
             RuntimeError: when the loss is no longer finite.
         """
-        going = self.ledger.spent < 1
+        going = self.counts.spent < 1
         while going:
             expert_share = self.round()
-            going = self.ledger.report(on_progress, expert_share, self.learner.learning_rate)
-        return self.ledger.result()
+            going = self.counts.report(on_progress, expert_share, self.learner.learning_rate)
+        return self.counts.result()
 
     # --- saving ----------------------------------------------------------------------------------------
 
     @property
     def ring(self) -> FrameBuffer | None:
-        """The attribute ``buffer``, of methods that have one."""
+        """The ring of frames of methods that have one, their attribute ``buffer``."""
         buffer = getattr(self, "buffer", None)
         return buffer if isinstance(buffer, FrameBuffer) else None
 
@@ -144,7 +161,7 @@ class DistillationMethod(ABC):
             "student": {name: tensor.detach().clone() for name, tensor in self.student.state_dict().items()},
             "optimizer": optimizer_state(self.learner.optimizer),
             "generator": self.generator.get_state(),
-            "ledger": self.ledger.state_dict(),
+            "ledger": self.counts.state_dict(),
             "rolling": self.rolling.state_dict(),
             "ring": None if self.ring is None else self.ring.state_dict(frames),
             "own": self.own_state(),
@@ -164,7 +181,7 @@ class DistillationMethod(ABC):
             self.student.load_state_dict(state["student"])
             load_optimizer(self.learner.optimizer, state["optimizer"])
             self.generator.set_state(state["generator"].cpu())
-            self.ledger.load_state_dict(state["ledger"])
+            self.counts.load_state_dict(state["ledger"])
             if self.ring is not None:
                 self.ring.load_state_dict(state["ring"])
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -173,16 +190,16 @@ class DistillationMethod(ABC):
             raise StateError(f"the state does not fit this {type(self).__name__}: {error!r}") from None
 
     def own_state(self) -> StateDict:
-        """What a method adds to `state_dict`: tensors, arrays and JSON values, in nested dicts and lists."""
+        """Return a method's part of `state_dict`: tensors, arrays, JSON values, in nested dicts and lists."""
         return {}
 
     def load_own_state(self, state: StateDict) -> None:
-        """Put back what `own_state` gave, with tensors on the CPU, before weights and ring are put back."""
+        """Restore an `own_state`, with tensors on the CPU, before weights and ring are restored."""
 
     # --- inner works -----------------------------------------------------------------------------------
 
     def frame_fields(self) -> dict[str, Any]:
-        """Examples of what a ring of frames keeps of a step, for its shapes and types."""
+        """Return example fields of a step, from which a ring of frames takes shapes and types."""
         task = self.task
         return self.learner.fields(self.rolling.obs_dict, task.actions, task.actions)
 
@@ -191,11 +208,11 @@ class DistillationMethod(ABC):
         if state["method"] != type(self).__name__:
             raise StateError(f"the state is of {state['method']}; this is {type(self).__name__}")
         own = {name: tuple(tensor.shape) for name, tensor in self.student.state_dict().items()}
-        found = {name: tuple(tensor.shape) for name, tensor in state["student"].items()}
-        for name in sorted(own.keys() | found.keys()):
-            if own.get(name) != found.get(name):
+        saved = {name: tuple(tensor.shape) for name, tensor in state["student"].items()}
+        for name in sorted(own.keys() | saved.keys()):
+            if own.get(name) != saved.get(name):
                 raise StateError(
-                    f"the state is of another student: {name!r} has shape {found.get(name)} there, and "
+                    f"the state is of another student: {name!r} has shape {saved.get(name)} there, and "
                     f"{own.get(name)} here; make the student with the same VisionConfig and views"
                 )
         if self.ring is not None and state["ring"] is not None:

@@ -1,4 +1,4 @@
-"""How far a distillation is: its budget, what is reported after every round, what comes out."""
+"""Progress of a distillation: its budget, the report after every round, its result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tutelage.envs.contract.state import StateDict
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to distil: until the first of the limits that are given; at least one must be.
+    """Limit of a distillation in frames, seconds or both: the first to be reached ends it.
 
     Attributes:
         frames: environment steps of all environments together. Runs are then repeatable.
@@ -39,7 +39,7 @@ class Budget:
             )
 
     def spent(self, frames: int, seconds: float) -> float:
-        """The part that is used up, from 0; 1 and more is all of it."""
+        """Share of the budget that is used up, from 0; 1 and more is all of it."""
         shares = [0.0]
         if self.frames is not None:
             shares.append(frames / self.frames)
@@ -59,7 +59,7 @@ class DistillationProgress:
         seconds: of rolling out and learning so far.
         loss: mean over the round's updates.
         episodes: how many ended in this round.
-        success: share of those that succeeded, whoever acted; NaN where none ended.
+        success: share of those that succeeded, by expert or student; NaN where none ended.
         expert_share: probability with which the expert acted.
         learning_rate: now.
         rolled_per_second, trained_per_second: frames rolled out and frames learnt from, in this round.
@@ -87,7 +87,7 @@ OnProgress = Callable[[DistillationProgress], bool | None]
 
 @dataclass(frozen=True)
 class DistillationResult:
-    """What a distillation cost; the student that was given has been trained in place.
+    """Costs of a distillation; its student has been trained in place.
 
     Attributes:
         frames, queries, updates: as in `DistillationProgress`.
@@ -103,8 +103,8 @@ class DistillationResult:
     history: tuple[DistillationProgress, ...] = field(repr=False)
 
 
-class Ledger:
-    """Counts and clocks of one distillation; the loops of all methods keep one.
+class RunCounts:
+    """Counts the frames, queries, gradient steps and seconds of one distillation.
 
     Args:
         budget: how long it may go on.
@@ -123,7 +123,7 @@ class Ledger:
 
     @property
     def spent(self) -> float:
-        """The part of the budget that is used up; 1 and more is all of it."""
+        """Share of the budget that is used up; 1 and more is all of it."""
         return self.budget.spent(self.frames, sum(self.seconds.values()))
 
     @contextmanager
@@ -189,7 +189,7 @@ class Ledger:
         return wanted and self.spent < 1
 
     def result(self) -> DistillationResult:
-        """What it cost."""
+        """Return the costs so far."""
         return DistillationResult(
             self.frames,
             self.queries,

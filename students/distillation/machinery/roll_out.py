@@ -1,4 +1,4 @@
-"""Stepping a task while an expert labels what a student meets: what all distillation methods share."""
+"""Roll-outs in which an expert labels the states of a student, which all distillation methods share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import VecTask
     from tutelage.students.distillation.machinery.frames import FrameBuffer
     from tutelage.students.distillation.machinery.learner import Learner
-    from tutelage.students.distillation.machinery.progress import Ledger
+    from tutelage.students.distillation.machinery.progress import RunCounts
     from tutelage.students.vision.vision_student import VisionStudent
     from tutelage.teachers.experts.mlp_expert import Expert
 
@@ -26,7 +26,7 @@ Drive = Callable[[Tensor, Tensor], Tensor]
 
 
 class RollOut:
-    """Running episodes of a task, begun anew when this is made.
+    """Runs the episodes of a task, which begin anew when this is made.
 
     Args:
         task: its automatic reset must be on.
@@ -51,7 +51,7 @@ class RollOut:
         steps: int,
         drive: Drive,
         learner: Learner,
-        ledger: Ledger,
+        counts: RunCounts,
         deterministic: bool = True,
         generator: Generator | None = None,
     ) -> None:
@@ -61,8 +61,8 @@ class RollOut:
             buffer: where frames go.
             steps: how many.
             drive: who acts.
-            learner: knows what is to be kept of a step.
-            ledger: counts frames, queries, errors, ended episodes.
+            learner: knows which fields of a step are kept.
+            counts: counts frames, queries, errors, ended episodes.
             deterministic: whether the student's action is its mean.
             generator: of the student's actions where not.
         """
@@ -77,7 +77,7 @@ class RollOut:
             self.obs_dict, _, dones, extras = self.task.step(drive(actions, right))
             self.started = dones.bool()
             self.state = self.state.reset(self.started)
-            ledger.add_step(self.started, extras["success"], (actions - right).abs())
+            counts.add_step(self.started, extras["success"], (actions - right).abs())
 
     def refresh(self, learner: Learner) -> None:
         """Before a step: draw looks anew, where that is wanted and the student cannot notice.
@@ -118,7 +118,7 @@ class RollOut:
 
 
 def check_fit(task: VecTask, expert: Expert | None, student: VisionStudent) -> None:
-    """Make sure that an expert, if any, and a student can act in a task.
+    """Check that an expert, if any, and a student can act in a task.
 
     Raises:
         ValueError: when a view is not there, or the number of actions or the size of a view differs.

@@ -372,7 +372,7 @@ def test_foreign_folders(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'\.\./x' cannot be the name of a field"):
         DatasetWriter(tmp_path / "new", {"../x": torch.zeros(1)}, {})
     zarr.create_group(tmp_path / "zarr")
-    with pytest.raises(DatasetError, match="something that is no dataset of tutelage"):
+    with pytest.raises(DatasetError, match="belongs to no dataset of tutelage"):
         Dataset(tmp_path / "zarr")
 
 
@@ -390,7 +390,7 @@ def test_a_dataset_without_its_description_is_not_overwritten(tmp_path: Path) ->
     ("change", "message"),
     [
         ({"schema": 2}, "was written in schema 2 of datasets, and this version of tutelage reads schema 1"),
-        ({"num_envs": 0}, "describes no dataset that can be"),
+        ({"num_envs": 0}, "describes an impossible dataset"),
         ({"fields": {"../x": {"shape": [3], "dtype": "bool"}}}, r"'\.\./x' cannot be the name of a field"),
         ({"fields": {"x": {"shape": [3], "dtype": "object"}}}, "'x' is of object"),
         ({"fields": {"x": {"shape": [2], "dtype": "bool"}}}, r"shape \(2,\), not \(3, ...\)"),

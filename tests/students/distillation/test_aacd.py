@@ -76,9 +76,9 @@ def test_value_targets_are_in_its_scale(slider: Any, new_student: Any) -> None:
     batch = {name: values[0] for name, values in found.items()}
     batch |= {"returns": returns[0], "advantages": torch.zeros(32)}
     shown = {name: view[:32] for name, view in method.rolling.obs_dict.items()}
-    heads = method.student(shown, method.student.start(32))
-    heads = heads._replace(value=critic(batch["judged"]))
-    _, terms = method.losses(heads, batch)
+    output = method.student(shown, method.student.start(32))
+    output = output._replace(value=critic(batch["judged"]))
+    _, terms = method.losses(output, batch)
     raw = critic.network(batch["judged"])[:, 0]
     torch.testing.assert_close(terms.value, (raw - returns[0] / SCALE).square())
 
@@ -102,7 +102,7 @@ def test_a_frozen_critic_stays(freeze: bool, slider: Any, new_student: Any) -> N
         assert all(parameter.grad is not None for parameter in part.parameters())
     assert not torch.equal(method.student.state_dict()["actor.0.weight"], before["actor.0.weight"])
     assert all(torch.equal(tensor, mine[name]) for name, tensor in source.state_dict().items())
-    assert source.queries == method.ledger.queries == 0
+    assert source.queries == method.counts.queries == 0
 
 
 @pytest.mark.parametrize("freeze", [True, False])

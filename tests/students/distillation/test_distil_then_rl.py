@@ -44,12 +44,12 @@ def test_loss_of_the_anchor_by_hand(slider: Any, expert: Any, new_student: Any) 
     tuning = FineTuning(task, expert, new_student(task, **STUDENT), replace(CONFIG, anchor_weight=0.5), 0)
     mean, std = torch.tensor([[0.2], [0.9]]), torch.tensor([[0.5], [0.5]])
     batch = {"expert/mean": torch.tensor([[0.1], [7.0]]), "expert/std": torch.tensor([[0.4], [0.4]])}
-    found = tuning.added_losses(Heads(mean, std, None, tuning.rolling.state), batch)
+    found = tuning.added_losses(StudentOutput(mean, std, None, tuning.rolling.state), batch)
     assert found is not None
     label = torch.tensor([[0.1], [1.0]])  # clipped
     torch.testing.assert_close(found, 0.5 * gaussian_kl(mean, std, label, batch["expert/std"]))
-    tuning.ledger.frames = 9_600
-    assert tuning.added_losses(Heads(mean, std, None, tuning.rolling.state), batch) is None
+    tuning.counts.frames = 9_600
+    assert tuning.added_losses(StudentOutput(mean, std, None, tuning.rolling.state), batch) is None
 
 
 @pytest.mark.parametrize("anchor", ["expert", "student", "none"])
@@ -91,7 +91,7 @@ def test_rounding_does_not_raise_the_rate_while_the_critic_learns_alone(
     """Else a distilled student would meet the highest rate there is in its first step."""
 
     class Shaken(FineTuning):
-        def judge_anew(self, judged: Tensor | None, returns: Tensor) -> None:
+        def update_normalizers(self, judged: Tensor | None, returns: Tensor) -> None:
             with torch.no_grad():  # as if the same frames gave other last bits, as they may on a GPU
                 self.student.actor[-1].bias += 1e-3
 

@@ -14,7 +14,7 @@ from tutelage.students.distillation.machinery.evaluation import evaluate_student
 from tutelage.students.distillation.machinery.learner import LearningConfig
 from tutelage.students.distillation.machinery.progress import Budget
 from tutelage.students.ppo.formulas import PPOConfig
-from tutelage.students.vision.student_state import Heads
+from tutelage.students.vision.student_state import StudentOutput
 from tutelage.teachers.experts.expert_router import ExpertRouter
 from tutelage.teachers.experts.mlp_expert import Advice, ExpertConfig, MLPExpert
 
@@ -28,8 +28,8 @@ def made(slider: Any, expert: Any, new_student: Any, n: int = 8, **changes: Any)
     return Kickstarting(task, expert, new_student(task, **RL), replace(CONFIG, **changes), seed=0)
 
 
-def heads(mean: float, std: float) -> Heads:
-    return Heads(torch.tensor([[mean]]), torch.tensor([[std]]), torch.zeros(1), None)  # type: ignore[arg-type]
+def output(mean: float, std: float) -> StudentOutput:
+    return StudentOutput(torch.tensor([[mean]]), torch.tensor([[std]]), torch.zeros(1), None)  # type: ignore[arg-type]
 
 
 def test_annealing() -> None:
@@ -68,19 +68,19 @@ def test_term_by_hand(slider: Any, expert: Any, new_student: Any) -> None:
     forward = torch.tensor(2.0).log() + (0.25 + 1) / 2 - 0.5
     backward = -torch.tensor(2.0).log() + (1 + 1) / (2 * 0.25) - 0.5
     method = made(slider, expert, new_student, n=2, weight=3.0)
-    torch.testing.assert_close(method.added_losses(heads(0.0, 1.0), batch), 3 * forward[None])
+    torch.testing.assert_close(method.added_losses(output(0.0, 1.0), batch), 3 * forward[None])
     other = made(slider, expert, new_student, n=2, weight=3.0, direction="student")
-    torch.testing.assert_close(other.added_losses(heads(0.0, 1.0), batch), 3 * backward[None])
+    torch.testing.assert_close(other.added_losses(output(0.0, 1.0), batch), 3 * backward[None])
     unclipped = made(slider, expert, new_student, n=2, learning=replace(LEARNING, clip_labels=False))
     wanted = torch.tensor(2.0).log() + (0.25 + 2.25) / 2 - 0.5
-    torch.testing.assert_close(unclipped.added_losses(heads(0.0, 1.0), batch), wanted[None])
+    torch.testing.assert_close(unclipped.added_losses(output(0.0, 1.0), batch), wanted[None])
 
     gated = made(slider, expert, new_student, n=2, weight=3.0, gate=True)
-    torch.testing.assert_close(gated.added_losses(heads(0.0, 1.0), batch), 3 * forward[None])
+    torch.testing.assert_close(gated.added_losses(output(0.0, 1.0), batch), 3 * forward[None])
     better = {**batch, "values": torch.tensor([2.1])}  # the student's state is worth more than the expert's
-    torch.testing.assert_close(gated.added_losses(heads(0.0, 1.0), better), torch.zeros(1))
+    torch.testing.assert_close(gated.added_losses(output(0.0, 1.0), better), torch.zeros(1))
     method.round_weight = 0.0
-    assert method.added_losses(heads(0.0, 1.0), batch) is None
+    assert method.added_losses(output(0.0, 1.0), batch) is None
 
 
 class Judging:
@@ -105,10 +105,10 @@ def test_rounds(slider: Any, expert: Any, new_student: Any) -> None:
     method.run(lambda _: weights.append(method.diagnostics["weight"]))
     # lambda is set after each roll-out of 96 frames
     assert weights == pytest.approx([2 * (1 - k / 5) for k in range(1, 6)])
-    assert method.ledger.queries == expert.queries == 480
+    assert method.counts.queries == expert.queries == 480
     assert method.diagnostics["expert_kl"] > 0
-    assert method.ledger.history[0].action_error.shape == (1,)
-    assert float(method.ledger.history[0].action_error[0]) > 0
+    assert method.counts.history[0].action_error.shape == (1,)
+    assert float(method.counts.history[0].action_error[0]) > 0
 
 
 @pytest.mark.parametrize("stop", [2, 4])

@@ -1,4 +1,4 @@
-"""States of distillations by value: the running episodes of a real task, the ledger, optimisers."""
+"""States of distillations by value: the running episodes of a real task, the counts, optimisers."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from tutelage.envs.batched.worlds.reach import Reach
 from tutelage.students.distillation.dagger import Dagger, DaggerConfig
 from tutelage.students.distillation.machinery.learner import LearningConfig
 from tutelage.students.distillation.machinery.method import load_optimizer, optimizer_state
-from tutelage.students.distillation.machinery.progress import Budget, Ledger
+from tutelage.students.distillation.machinery.progress import Budget, RunCounts
 from tutelage.teachers.experts.mlp_expert import Advice
 
 
@@ -49,11 +49,11 @@ def test_looks_pictures_and_noise_of_a_real_task_go_on(new_student: Any) -> None
     for name, view in part.task.obs_dict.items():  # taken anew, and the same
         assert torch.equal(last.task.obs_dict[name], view)
     last.run()
-    assert [report.frames for report in last.ledger.history] == [160, 320, 480, 640]
-    for one, other in zip(last.ledger.history, whole.ledger.history, strict=True):
+    assert [report.frames for report in last.counts.history] == [160, 320, 480, 640]
+    for one, other in zip(last.counts.history, whole.counts.history, strict=True):
         assert (one.loss, one.episodes) == (other.loss, other.episodes)
         assert torch.equal(one.action_error, other.action_error)
-    assert sum(report.episodes for report in last.ledger.history) >= 8
+    assert sum(report.episodes for report in last.counts.history) >= 8
     for mine, its in zip(last.student.parameters(), whole.student.parameters(), strict=True):
         assert torch.equal(mine, its)
     for method in (whole, part, last):
@@ -61,26 +61,26 @@ def test_looks_pictures_and_noise_of_a_real_task_go_on(new_student: Any) -> None
 
 
 def test_seconds_and_learning_rate_go_on() -> None:
-    ledger = Ledger(Budget(frames=100, seconds=8), 2, torch.device("cpu"))
-    ledger.seconds = {"rollout": 1.5, "learning": 2.5}
-    ledger._begin_round()
-    ledger.add_step(torch.tensor([True, False]), torch.tensor([True, False]), torch.tensor([[0.2, 1.0]] * 2))
-    ledger.add_update(torch.tensor(2.0), 16)
-    assert ledger.report(None, 0.5, 1e-3)
-    ledger.report(None, 0.25, 1e-3)  # no episode ended: NaN
-    other = Ledger(Budget(frames=100, seconds=8), 2, torch.device("cpu"))
-    other.load_state_dict(ledger.state_dict())
+    counts = RunCounts(Budget(frames=100, seconds=8), 2, torch.device("cpu"))
+    counts.seconds = {"rollout": 1.5, "learning": 2.5}
+    counts._begin_round()
+    counts.add_step(torch.tensor([True, False]), torch.tensor([True, False]), torch.tensor([[0.2, 1.0]] * 2))
+    counts.add_update(torch.tensor(2.0), 16)
+    assert counts.report(None, 0.5, 1e-3)
+    counts.report(None, 0.25, 1e-3)  # no episode ended: NaN
+    other = RunCounts(Budget(frames=100, seconds=8), 2, torch.device("cpu"))
+    other.load_state_dict(counts.state_dict())
     assert other.spent == 0.5  # 4 of 8 seconds
     assert (other.frames, other.queries, other.updates) == (2, 2, 1)
-    one, two = (json.dumps(each.state_dict(), default=Tensor.tolist) for each in (ledger, other))
+    one, two = (json.dumps(each.state_dict(), default=Tensor.tolist) for each in (counts, other))
     assert one == two  # as text: NaN is not equal to itself
     assert type(other.history[0].frames) is int
     assert other.history[0].action_error.tolist() == pytest.approx([0.2, 1.0])
     other.add_step(torch.tensor([True, True]), torch.tensor([True, True]), None)
     other.report(None, 0.0, 1e-3)
     assert (other.history[2].frames, other.history[2].episodes, other.history[2].seconds) == (4, 2, 4.0)
-    empty = Ledger(Budget(frames=1), 2, torch.device("cpu"))
-    empty.load_state_dict(Ledger(Budget(frames=1), 2, torch.device("cpu")).state_dict())
+    empty = RunCounts(Budget(frames=1), 2, torch.device("cpu"))
+    empty.load_state_dict(RunCounts(Budget(frames=1), 2, torch.device("cpu")).state_dict())
     assert empty.history == []
 
 

@@ -22,7 +22,7 @@ from tutelage.students.distillation.behaviour_cloning import Disturbance
 from tutelage.students.distillation.dagger_value import DaggerValueConfig
 from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.learner import DEVIATION, LABEL, Learner
-from tutelage.students.distillation.machinery.progress import Ledger
+from tutelage.students.distillation.machinery.progress import RunCounts
 from tutelage.students.vision.vision_student import VisionConfig, VisionStudent
 
 LEARNING = LearningConfig(batch_size=64, sequence_length=6, burn_in=0, threads=1, learning_rate=2e-3)
@@ -214,23 +214,23 @@ def test_budget_is_spent_by_the_first_limit() -> None:
 
 
 def test_ledger_counts_by_hand() -> None:
-    ledger = Ledger(Budget(frames=8), 2, torch.device("cpu"))
+    counts = RunCounts(Budget(frames=8), 2, torch.device("cpu"))
     yes, no = torch.tensor([True, True]), torch.tensor([True, False])
-    ledger.add_step(yes, no, torch.tensor([[0.1, 1.0], [0.3, 0.0]]))
-    ledger.add_step(~yes, yes, torch.tensor([[0.0, 0.0], [0.4, 1.0]]))
-    ledger.add_update(torch.tensor(2.0), 16)
-    ledger.add_update(torch.tensor(4.0), 16)
-    assert ledger.report(None, 0.5, 1e-3)
-    (progress,) = ledger.history
+    counts.add_step(yes, no, torch.tensor([[0.1, 1.0], [0.3, 0.0]]))
+    counts.add_step(~yes, yes, torch.tensor([[0.0, 0.0], [0.4, 1.0]]))
+    counts.add_update(torch.tensor(2.0), 16)
+    counts.add_update(torch.tensor(4.0), 16)
+    assert counts.report(None, 0.5, 1e-3)
+    (progress,) = counts.history
     assert (progress.frames, progress.queries, progress.updates) == (4, 4, 2)
     assert (progress.loss, progress.episodes, progress.success) == (3.0, 2, 0.5)
     assert progress.action_error.tolist() == pytest.approx([0.2, 0.5])
-    ledger.add_step(yes, yes, torch.zeros(2, 2))
-    ledger.add_step(yes, yes, torch.zeros(2, 2))
-    assert not ledger.report(None, 0.5, 1e-3)  # 8 frames are all
-    ledger.add_update(torch.tensor(float("nan")), 1)
+    counts.add_step(yes, yes, torch.zeros(2, 2))
+    counts.add_step(yes, yes, torch.zeros(2, 2))
+    assert not counts.report(None, 0.5, 1e-3)  # 8 frames are all
+    counts.add_update(torch.tensor(float("nan")), 1)
     with pytest.raises(RuntimeError, match="loss became nan after 3 updates; lower the learning rate"):
-        ledger.report(None, 0.5, 1e-3)
+        counts.report(None, 0.5, 1e-3)
 
 
 def test_a_callback_stops(slider: Any, expert: Any, new_student: Any) -> None:

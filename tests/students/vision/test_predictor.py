@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tutelage.students.distillation.machinery.frames import FrameBuffer
 from tutelage.students.distillation.machinery.learner import Learner, LearningConfig
-from tutelage.students.torch_tools.running_moments import DEVIATION_FLOOR, take_in
+from tutelage.students.torch_tools.running_moments import DEVIATION_FLOOR, update_moments
 from tutelage.students.vision.predictor import Predictor
 from tutelage.students.vision.vision_student import VisionConfig, VisionStudent
 
@@ -28,7 +28,7 @@ def test_moments_in_parts_are_those_of_all() -> None:
     mean, scale, seen = torch.zeros(3), torch.ones(3), torch.zeros((), dtype=torch.int64)
     everything = views(50)["privileged"]
     for part in everything.split([7, 1, 42]):
-        take_in(mean, scale, seen, part)
+        update_moments(mean, scale, seen, part)
     assert int(seen) == 50
     torch.testing.assert_close(mean, everything.mean(0))
     torch.testing.assert_close(scale, everything.std(0, correction=0) + DEVIATION_FLOOR)
@@ -58,24 +58,24 @@ def test_the_loss_has_a_part_of_the_prediction() -> None:
         return learner.losses(learner.fields(shown, labels, torch.ones(8, 2)), None)[0]
 
     assert student.predictor is not None
-    heads = student(shown, student.start(8))
-    assert heads.predicted is not None
-    prediction = student.predictor.losses(heads.predicted, shown["privileged"])
+    output = student(shown, student.start(8))
+    assert output.predicted is not None
+    prediction = student.predictor.losses(output.predicted, shown["privileged"])
     torch.testing.assert_close(losses(student), losses(plain) + 0.1 * prediction)
     torch.testing.assert_close(losses(student, prediction=0.0), losses(plain))
     unseen = {name: view for name, view in shown.items() if name != "privileged"}
     assert student(unseen, student.start(8)).predicted is None
-    torch.testing.assert_close(student(unseen, student.start(8)).mean, heads.mean)
+    torch.testing.assert_close(student(unseen, student.start(8)).mean, output.mean)
 
 
 def test_a_student_with_memory_predicts_each_step() -> None:
     student = VisionStudent(VisionConfig(predicts="privileged", memory=6), SHAPES, 2)
     shown = {name: view.unflatten(0, (4, 3)) for name, view in views(12).items()}
-    heads = student.forward_sequence(shown, student.start(3))
-    assert heads.predicted is not None
-    assert heads.predicted.shape == (4, 3, 3)
+    output = student.forward_sequence(shown, student.start(3))
+    assert output.predicted is not None
+    assert output.predicted.shape == (4, 3, 3)
     first = student({name: view[0] for name, view in shown.items()}, student.start(3))
-    torch.testing.assert_close(heads.predicted[0], first.predicted)
+    torch.testing.assert_close(output.predicted[0], first.predicted)
 
 
 def test_what_is_to_be_known_of_a_picture_is_learnt() -> None:

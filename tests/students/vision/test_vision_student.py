@@ -1,4 +1,4 @@
-"""Vision students: inputs, frame stacks, memory, heads, files, ONNX, and Stable-Baselines3."""
+"""Vision students: inputs, frame stacks, memory, output, files, ONNX, and Stable-Baselines3."""
 
 import dataclasses
 import json
@@ -263,12 +263,12 @@ def test_acting_is_forward_of_stacks() -> None:
     one, state = made.act(first, state)
     two, state = made.act(second, state)
     stacks = {name: torch.stack([first[name], first[name]], 1) for name in RGBD}
-    heads = made({**first, **stacks}, made.start(3))
-    torch.testing.assert_close(one, heads.mean.clamp(-1, 1))
+    output = made({**first, **stacks}, made.start(3))
+    torch.testing.assert_close(one, output.mean.clamp(-1, 1))
     stacks = {name: torch.stack([first[name], second[name]], 1) for name in RGBD}
-    heads = made({**second, **stacks}, heads.state)
-    torch.testing.assert_close(two, heads.mean.clamp(-1, 1))
-    torch.testing.assert_close(state.memory, heads.state.memory)
+    output = made({**second, **stacks}, output.state)
+    torch.testing.assert_close(two, output.mean.clamp(-1, 1))
+    torch.testing.assert_close(state.memory, output.state.memory)
 
 
 def test_a_reset_cuts_a_sequence_in_two() -> None:
@@ -321,9 +321,9 @@ def test_an_episode_after_a_reset_is_exactly_one_of_its_own() -> None:
         state, means = made.start(2), []
         for t in steps:
             state = state.reset(torch.full((2,), t == reset_before))
-            heads = made({name: view[t] for name, view in inputs.items()}, state)
-            means.append(heads.mean)
-            state = heads.state
+            output = made({name: view[t] for name, view in inputs.items()}, state)
+            means.append(output.mean)
+            state = output.state
         return means
 
     whole = play(range(6), reset_before=3)
@@ -339,9 +339,9 @@ def test_sequences_are_steps() -> None:
     sequence = made.forward_sequence(inputs, made.start(3), started)
     state = made.start(3)
     for t in range(4):
-        heads = made({name: view[t] for name, view in inputs.items()}, state.reset(started[t]))
-        torch.testing.assert_close(heads.mean, sequence.mean[t], rtol=1e-5, atol=1e-6)
-        state = heads.state
+        output = made({name: view[t] for name, view in inputs.items()}, state.reset(started[t]))
+        torch.testing.assert_close(output.mean, sequence.mean[t], rtol=1e-5, atol=1e-6)
+        state = output.state
     torch.testing.assert_close(state.memory, sequence.state.memory)
 
 
@@ -366,7 +366,7 @@ def test_memory_after_reset_is_that_of_the_start() -> None:
     assert nan.reset(torch.ones(1)).memory.tolist() == [[0, 0]]
 
 
-# --- heads -----------------------------------------------------------------------------------------------
+# --- output -----------------------------------------------------------------------------------------------
 
 
 def test_actions_are_drawn_from_a_generator() -> None:
@@ -533,11 +533,11 @@ def test_onnx_acts_as_torch(settings: dict[str, Any], tmp_path: Path) -> None:
     found = run_onnx(path, asked)
     state = dataclasses.replace(made.start(4), memory=memory)
     with torch.no_grad():
-        heads = made(inputs, state)
-    np.testing.assert_allclose(found[0], heads.mean.clamp(-1, 1).numpy(), atol=1e-5)
+        output = made(inputs, state)
+    np.testing.assert_allclose(found[0], output.mean.clamp(-1, 1).numpy(), atol=1e-5)
     assert (found[0][:, 1] == 1).all()
     if made.config.memory:
-        np.testing.assert_allclose(found[1], heads.state.memory.numpy(), atol=1e-5)
+        np.testing.assert_allclose(found[1], output.state.memory.numpy(), atol=1e-5)
 
 
 def test_onnx_that_deviates_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

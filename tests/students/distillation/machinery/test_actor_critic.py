@@ -13,7 +13,7 @@ from tutelage.students.distillation.machinery.actor_critic import ActorCritic, c
 from tutelage.students.distillation.machinery.learner import LearningConfig
 from tutelage.students.distillation.machinery.progress import Budget
 from tutelage.students.ppo.formulas import PPOConfig, adapted_rate, gae, log_prob, ppo_terms
-from tutelage.students.vision.student_state import Heads
+from tutelage.students.vision.student_state import StudentOutput
 from tutelage.students.vision.vision_student import VisionConfig, VisionStudent
 
 LEARNING = LearningConfig(batch_size=64, learning_rate=1e-3, threads=1)
@@ -57,20 +57,20 @@ def test_terms_by_hand() -> None:
         "returns": torch.tensor([1.0, 1.0, 1.0, 1.0]),
     }
     value = torch.tensor([3.0, 1.0, 1.0, 2.5])
-    heads = Heads(mean, std, value, None)  # type: ignore[arg-type]
-    terms = ppo_terms(heads, batch, PPOConfig(), torch.tensor(2.0))
+    output = StudentOutput(mean, std, value, None)  # type: ignore[arg-type]
+    terms = ppo_terms(output, batch, PPOConfig(), torch.tensor(2.0))
     torch.testing.assert_close(terms.surrogate, torch.tensor([-1.2 * 2, 1.5 * 2, -0.5 * 2, 0.8 * 2]))
     torch.testing.assert_close(terms.value, torch.tensor([1.0, 0.0, 0.0, 0.75**2]))
     torch.testing.assert_close(terms.kl, torch.full((4,), 0.5**2 / 2))
     torch.testing.assert_close(terms.entropy, torch.full((4,), 0.5 + 0.5 * math.log(2 * math.pi)))
     assert terms.clipped.tolist() == [1, 1, 1, 1]
     # In units of 2, returns are 0.5, old values 0 or 1, and may move by 0.2 at most: to 0.2 or 0.8.
-    clipped = ppo_terms(heads, batch, PPOConfig(clip_values=True), torch.tensor(2.0))
+    clipped = ppo_terms(output, batch, PPOConfig(clip_values=True), torch.tensor(2.0))
     torch.testing.assert_close(clipped.value, torch.tensor([1.0, 0.3**2, 0.3**2, 0.75**2]))
     # KL(N(0.5, 2) || N(0, 1)) = ln(1 / 2) + (4 + 0.25) / 2 - 1 / 2; the other way it would be 0.35
-    wider = ppo_terms(heads, {**batch, "stds": 2 * std}, PPOConfig(), torch.tensor(2.0))
+    wider = ppo_terms(output, {**batch, "stds": 2 * std}, PPOConfig(), torch.tensor(2.0))
     torch.testing.assert_close(wider.kl, torch.full((4,), -math.log(2) + 4.25 / 2 - 0.5))
-    limited = ppo_terms(heads, batch, PPOConfig(ratio_limit=1.4), torch.tensor(2.0))
+    limited = ppo_terms(output, batch, PPOConfig(ratio_limit=1.4), torch.tensor(2.0))
     torch.testing.assert_close(limited.surrogate, torch.tensor([-1.2 * 2, 1.4 * 2, -0.5 * 2, 0.8 * 2]))
 
 
@@ -150,8 +150,8 @@ def test_loss_and_gradient_are_those_of_rsl_rl(clip_values: bool) -> None:
         flat = {name: tensor.flatten(0, 1) for name, tensor in batch.items()}
         actor(seen.flatten(0, 1), stochastic_output=True)
         mean, std = actor.output_distribution_params
-        heads = Heads(mean, std, critic(seen.flatten(0, 1))[:, 0], None)  # type: ignore[arg-type]
-        terms = ppo_terms(heads, flat, PPOConfig(clip_values=clip_values), torch.ones(()))
+        output = StudentOutput(mean, std, critic(seen.flatten(0, 1))[:, 0], None)  # type: ignore[arg-type]
+        terms = ppo_terms(output, flat, PPOConfig(clip_values=clip_values), torch.ones(()))
         (terms.surrogate + 0.7 * terms.value - 0.03 * terms.entropy).mean().backward()
         networks = (*actor.parameters(), *critic.parameters())
         gradients = [parameter.grad.clone() for parameter in networks if parameter.grad is not None]
@@ -223,15 +223,15 @@ def test_learning_meets_what_was_seen(student: dict[str, Any], slider: Any, new_
     differences: list[Tensor] = []
 
     class Watched(AsymmetricPPO):
-        def added_losses(self, heads: Heads, batch: Any) -> Tensor | None:
-            assert heads.std is not None
-            assert heads.value is not None
-            now = log_prob(batch["actions"], heads.mean, heads.std)
+        def added_losses(self, output: StudentOutput, batch: Any) -> Tensor | None:
+            assert output.std is not None
+            assert output.value is not None
+            now = log_prob(batch["actions"], output.mean, output.std)
             differences.append((now - batch["log_probs"]).abs().max().detach())
-            differences.append((heads.value - batch["values"]).abs().max().detach())
+            differences.append((output.value - batch["values"]).abs().max().detach())
             return None
 
-        def judge_anew(self, judged: Tensor | None, returns: Tensor) -> None:
+        def update_normalizers(self, judged: Tensor | None, returns: Tensor) -> None:
             pass
 
     task = slider(num_envs=8)
@@ -251,10 +251,10 @@ def test_all_shards_have_the_normalisers(slider: Any, new_student: Any) -> None:
     differences: list[Tensor] = []
 
     class Watched(AsymmetricPPO):
-        def added_losses(self, heads: Heads, batch: Any) -> Tensor | None:
+        def added_losses(self, output: StudentOutput, batch: Any) -> Tensor | None:
             assert self.student.critic is not None
-            assert heads.value is not None
-            differences.append((heads.value - self.student.critic(batch["judged"])).abs().max().detach())
+            assert output.value is not None
+            differences.append((output.value - self.student.critic(batch["judged"])).abs().max().detach())
             return None
 
     task, still = slider(num_envs=8), replace(LEARNING, learning_rate=1e-30, shard_size=16)
@@ -292,10 +292,10 @@ def test_loss_of_a_minibatch(slider: Any, new_student: Any) -> None:
     found: list[Tensor] = []
 
     class Watched(AsymmetricPPO):
-        def losses(self, heads: Heads, batch: Any) -> Any:
+        def losses(self, output: StudentOutput, batch: Any) -> Any:
             assert self.student.critic is not None
-            losses, terms = super().losses(heads, batch)
-            plain = ppo_terms(heads, batch, self.ppo, self.student.critic.value_scale)
+            losses, terms = super().losses(output, batch)
+            plain = ppo_terms(output, batch, self.ppo, self.student.critic.value_scale)
             wanted = plain.surrogate + 0.7 * plain.value - 0.3 * plain.entropy
             torch.testing.assert_close(losses, wanted)
             found.append(batch["advantages"])
@@ -334,7 +334,7 @@ def test_only_shards_are_worked_at_by_several_threads(slider: Any, new_student: 
     found: list[int] = []
 
     class Watched(AsymmetricPPO):
-        def judge_anew(self, judged: Tensor | None, returns: Tensor) -> None:
+        def update_normalizers(self, judged: Tensor | None, returns: Tensor) -> None:
             found.append(torch.get_num_threads())
 
     task, learning = slider(num_envs=8), replace(LEARNING, threads=2)
@@ -426,8 +426,8 @@ def test_a_method_adds_a_term(slider: Any, new_student: Any) -> None:
     """Here one that pulls all actions to 0.5, stronger than any reward."""
 
     class Pulled(ActorCritic):
-        def added_losses(self, heads: Heads, batch: Any) -> Tensor:
-            return 100 * (heads.mean - 0.5).square().sum(-1)
+        def added_losses(self, output: StudentOutput, batch: Any) -> Tensor:
+            return 100 * (output.mean - 0.5).square().sum(-1)
 
     task = slider(num_envs=16)
     config = replace(CONFIG, budget=Budget(frames=10_000))

@@ -184,7 +184,7 @@ def test_a_run_that_was_put_back_in_memory_can_be_saved(
     method.load_state_dict(state)
     save_checkpoint(tmp_path, method)
     assert load_checkpoint(tmp_path, last)
-    assert (last.buffer.added, last.ledger.frames) == (5, ROUND)
+    assert (last.buffer.added, last.counts.frames) == (5, ROUND)
 
 
 def test_a_kill_while_writing_leaves_the_checkpoint_before(
@@ -229,7 +229,7 @@ def test_a_kill_while_writing_leaves_the_checkpoint_before(
     assert len(list(tmp_path.glob("*-000002*"))) == 2  # frames, whole, and half a state
     killed = make("dagger", slider, expert, new_student)
     assert load_checkpoint(tmp_path, killed)
-    assert len(killed.ledger.history) == 2
+    assert len(killed.counts.history) == 2
     found = killed.run(stop_after(2))
     save_checkpoint(tmp_path, killed)
     assert len(list(tmp_path.iterdir())) == 2 + 2  # rounds 1 and 2, 3 and 4, the state, the manifest
@@ -301,7 +301,7 @@ def test_a_damaged_checkpoint_is_refused_and_left_alone(
     with pytest.raises(StateError, match=r"cannot be continued: .*; to begin anew, delete it"):
         load_checkpoint(tmp_path, other)
     assert torch.equal(weights(other), before)
-    assert other.ledger.frames == other.buffer.added == 0
+    assert other.counts.frames == other.buffer.added == 0
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == ring
 
 
