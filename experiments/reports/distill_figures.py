@@ -37,14 +37,14 @@ SEEN = {
     "held-out looks": "Held-out looks",
     "held-out objects": "Held-out objects",
     "looks beyond": "Looks beyond those of the training in every respect",
-    "beside what the expert knows": "The student's pictures, beside the expert's knowledge",
+    "beside what the expert knows": "What the student sees, beside what the expert knows",
 }
 """Pictures in the folders of the cells, and their titles."""
 
 
 def palette_of(found: Distillation) -> dict[str, str]:
     """A colour for each method and the expert."""
-    return {**plots.colours(grid.methods, grid.baseline), EXPERT: plots.INK}
+    return {**plots.colours(found.methods, found.baseline), EXPERT: plots.INK}
 
 
 def figures(found: Distillation, resampling: Resampling) -> Iterator[Picture]:
@@ -54,12 +54,12 @@ def figures(found: Distillation, resampling: Resampling) -> Iterator[Picture]:
         yield from _curves(found, resampling)
     done = [method for method in found.methods if found.finished(method)]
     if done:
-        palette = palette_of(grid)
+        palette = palette_of(found)
         panels = []
-        for name in grid.test_sets:
-            runs = {method: grid.scores(method, name) for method in done}
-            if grid.experts:
-                runs[EXPERT] = grid.expert_scores(name)
+        for name in found.test_sets:
+            runs = {method: found.scores(method, name) for method in done}
+            if found.experts:
+                runs[EXPERT] = found.expert_scores(name)
             panels.append((name, {m: (s, estimate([s], iqm, **how)) for m, s in runs.items()}))
         yield Picture(
             "final",
@@ -67,11 +67,11 @@ def figures(found: Distillation, resampling: Resampling) -> Iterator[Picture]:
             "Each dot is a run; diamonds are interquartile means with their intervals.",
             png_of(plots.final_scores(panels, palette, label="success, %", percent=True)),
         )
-        yield from _improvement(grid, done, how)
-        yield from _errors(grid, done, how)
+        yield from _improvement(found, done, how)
+        yield from _errors(found, done, how)
         seconds = {
             method: {
-                part: float(np.mean([run.results[key] for run in grid.finished(method)]))
+                part: float(np.mean([run.results[key] for run in found.finished(method)]))
                 for key, part in SECONDS.items()
                 if key != "total_seconds"
             }
@@ -83,7 +83,7 @@ def figures(found: Distillation, resampling: Resampling) -> Iterator[Picture]:
             "Mean seconds of a run. An expert that serves several methods is charged to each of them.",
             png_of(plots.time_shares(seconds, PARTS)),
         )
-    yield from _seen(grid)
+    yield from _seen(found)
 
 
 def _curves(found: Distillation, resampling: Resampling) -> Iterator[Picture]:
@@ -97,8 +97,8 @@ def _curves(found: Distillation, resampling: Resampling) -> Iterator[Picture]:
     for name in sets:
         lines: dict[str, tuple[FloatArray, Estimate]] = {}
         timed: dict[str, tuple[FloatArray, Estimate]] = {}
-        for method in grid.methods:
-            curves = [run.curves[name] for run in grid.of(method) if name in run.curves]
+        for method in found.methods:
+            curves = [run.curves[name] for run in found.of(method) if name in run.curves]
             if not curves:
                 continue
             frames, seconds, scores = (_stack([curve[i] for curve in curves]) for i in range(3))
@@ -106,9 +106,9 @@ def _curves(found: Distillation, resampling: Resampling) -> Iterator[Picture]:
             lines[method] = (np.nanmean(frames, axis=0), e)
             timed[method] = seconds_curve(seconds, scores, rng, **how)
         for several in (lines, timed):
-            if grid.experts and several:
+            if found.experts and several:
                 ends = np.array([0.0, max(float(np.max(x)) for x, _ in several.values() if len(x))])
-                level = np.full(2, float(iqm(grid.expert_scores(name))))
+                level = np.full(2, float(iqm(found.expert_scores(name))))
                 several[EXPERT] = (ends, Estimate(level, level, level))
         by_frame.append((name, lines))
         by_second.append((name, timed))
@@ -121,7 +121,7 @@ def _curves(found: Distillation, resampling: Resampling) -> Iterator[Picture]:
         "in the table of costs.",
         png_of(plots.curves(by_frame, palette, x_label="frames", **options)),
     )
-    charged = [e["seconds"] for e in grid.experts.values() if e["seconds"]]
+    charged = [e["seconds"] for e in found.experts.values() if e["seconds"]]
     mark = float(np.mean(charged)) if charged else None
     text = f" The dotted line marks its mean length, {mark:.1f} s." if mark is not None else ""
     yield Picture(
@@ -142,51 +142,53 @@ def _stack(rows: list[FloatArray]) -> FloatArray:
     return stacked
 
 
-def _improvement(grid: Distillation, done: list[str], how: dict[str, Any]) -> Iterator[Picture]:
-    others = [method for method in done if method != grid.baseline]
-    if grid.baseline not in done or not others:
+def _improvement(found: Distillation, done: list[str], how: dict[str, Any]) -> Iterator[Picture]:
+    others = [method for method in done if method != found.baseline]
+    if found.baseline not in done or not others:
         return
-    baseline = grid.scores(grid.baseline, grid.main)
+    baseline = found.scores(found.baseline, found.main)
     chances = {
-        method: estimate([grid.scores(method, grid.main), baseline], probability_of_improvement, **how)
+        method: estimate([found.scores(method, found.main), baseline], probability_of_improvement, **how)
         for method in others
     }
     yield Picture(
         "improvement",
-        f"Probability of improvement on {grid.main}",
+        f"Probability of improvement on {found.main}",
         "Ties count half.",
-        png_of(plots.improvement(chances, palette_of(grid), grid.baseline)),
+        png_of(plots.improvement(chances, palette_of(found), found.baseline)),
     )
 
 
-def _errors(grid: Distillation, done: list[str], how: dict[str, Any]) -> Iterator[Picture]:
+def _errors(found: Distillation, done: list[str], how: dict[str, Any]) -> Iterator[Picture]:
     """Action errors, of the methods that an expert was there for."""
     values = {}
     for method in done:
-        errors = [run.results["action_error"] for run in grid.finished(method) if run.results["action_error"]]
+        errors = [
+            run.results["action_error"] for run in found.finished(method) if run.results["action_error"]
+        ]
         if errors:
             values[method] = {
                 joint: estimate([np.array([error[joint] for error in errors])], mean, **how)
                 for joint in errors[0]
             }
     if values:
-        measured = grid.description["test_sets"][0]  # whichever one the report compares on
+        measured = found.description["test_sets"][0]  # whichever one the report compares on
         yield Picture(
             "action-error",
-            "Error of actions against the expert's",
+            "How far actions are from the expert's",
             f"Mean absolute difference in the states that the student meets on {measured}, action by "
             "action; actions are from -1 to 1.",
-            png_of(plots.bars(values, palette_of(grid), label="action error")),
+            png_of(plots.bars(values, palette_of(found), label="action error")),
         )
 
 
-def _seen(grid: Distillation) -> Iterator[Picture]:
+def _seen(found: Distillation) -> Iterator[Picture]:
     """Pictures that the cells kept, one of each kind, and of each method what its actions depend on."""
-    kept = [run.folder / "pictures" for run in grid.runs if (run.folder / "pictures").is_dir()]
+    kept = [run.folder / "pictures" for run in found.runs if (run.folder / "pictures").is_dir()]
     for name, title in SEEN.items():
         paths = [folder / f"{name}.png" for folder in kept if (folder / f"{name}.png").exists()]
         if paths:
-            where = paths[0].parent.parent.relative_to(grid.folder)
+            where = paths[0].parent.parent.relative_to(found.folder)
             text = (
                 f"As the student of {where} sees them: a row for each image, a column for each environment."
             )
@@ -196,8 +198,8 @@ def _seen(grid: Distillation) -> Iterator[Picture]:
                     "actions of both."
                 )
             yield Picture(f"sees-{name.replace(' ', '-')}", title, text, paths[0].read_bytes())
-    for method in grid.methods:
-        paths = [p for run in grid.of(method) if (p := run.folder / "pictures" / "saliency.png").exists()]
+    for method in found.methods:
+        paths = [p for run in found.of(method) if (p := run.folder / "pictures" / "saliency.png").exists()]
         if paths:
             yield Picture(
                 f"saliency-{method}",

@@ -1,4 +1,4 @@
-"""The report on a folder of `tutelage distill`: one page, pictures and tables, of all finished cells.
+"""The report on a folder of `tutelage distill`: one page, pictures and tables, of as much as there is.
 
 `tutelage report` comes here for such folders. It reads and computes with `distill_summary`, draws with
 `distill_figures` and writes with `page` and `report`, as the report of `tutelage compare` does.
@@ -76,9 +76,9 @@ def report_distillation(folder: Path, out: Path | None, test_set: str | None, re
     note = _explanation(resampling)
     said = _findings(found, rows, resampling.confidence)
     write_file(out / "summary.csv", csv_of(rows))
-    write_file(out / "runs.csv", csv_of(run_rows(grid)))
-    write_file(out / "summary.md", _markdown(grid, rows, said, note).encode())
-    write_file(out / "report.html", _html(grid, rows, said, drawn, note).encode())
+    write_file(out / "runs.csv", csv_of(run_rows(found)))
+    write_file(out / "summary.md", _markdown(found, rows, said, note).encode())
+    write_file(out / "report.html", _html(found, rows, said, drawn, note).encode())
     return out / "report.html"
 
 
@@ -93,15 +93,15 @@ def _explanation(resampling: Resampling) -> str:
     )
 
 
-def _findings(grid: Distillation, rows: list[dict[str, Any]], confidence: float) -> list[str]:
+def _findings(found: Distillation, rows: list[dict[str, Any]], confidence: float) -> list[str]:
     """Sentences on what is clearly different from the baseline, and what is not."""
     ended = [row for row in rows if row["runs"]]
     if not ended:
         return ["No run has finished yet."]
-    best = max(ended, key=lambda row: float(row[grid.main]))
+    best = max(ended, key=lambda row: float(row[found.main]))
     runs = f"{best['runs']} run{'s' * (best['runs'] != 1)}"
     which = "the highest mean" if len(ended) > 1 else "a mean"
-    said = [f"{best['method']} has {which} success on {grid.main}: {number(best[grid.main])} % ({runs})."]
+    said = [f"{best['method']} has {which} success on {found.main}: {number(best[found.main])} % ({runs})."]
     if np.isfinite(best["share"]):
         said[0] = said[0][:-1] + f", {number(best['share'])} % of the expert's."
     tested = [row for row in ended if np.isfinite(row["difference_p_holm"])]
@@ -113,16 +113,16 @@ def _findings(grid: Distillation, rows: list[dict[str, Any]], confidence: float)
         ]
         if named:
             text = "Clearly different" if clear else "Not clearly different"
-            said.append(f"{text} from the baseline, {grid.baseline}: {', '.join(named)}.")
+            said.append(f"{text} from the baseline, {found.baseline}: {', '.join(named)}.")
     if len(ended) > 1 and not tested:
         said.append("No method and the baseline have two runs each: no difference can be tested.")
     few = min(row["runs"] for row in ended)
     if few < 5:
         said.append(
             f"With as few as {few} run{'s' * (few != 1)} for a method, intervals are rough, and only large "
-            "differences can be detected."
+            "differences can be told."
         )
-    if different := _different(grid):
+    if different := _different(found):
         said.append(
             "Methods were not given the same settings: "
             + "; ".join(f"{key}: {', '.join(values)}" for key, values in different.items())
@@ -136,9 +136,9 @@ def _p(p: float) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
-def _different(grid: Distillation) -> dict[str, list[str]]:
+def _different(found: Distillation) -> dict[str, list[str]]:
     """Settings that differ between methods, beside the method: setting -> method and value."""
-    configs = {run.method: run.config for run in grid.runs if run.config}
+    configs = {run.method: run.config for run in found.runs if run.config}
     keys = dict.fromkeys(
         key for config in configs.values() for key in config if key not in ("method", "seed")
     )
@@ -149,12 +149,12 @@ def _different(grid: Distillation) -> dict[str, list[str]]:
     }
 
 
-def _unfinished(grid: Distillation) -> list[list[str]]:
-    return [[run.name, run.state, run.message] for run in grid.runs if not run.results]
+def _unfinished(found: Distillation) -> list[list[str]]:
+    return [[run.name, run.state, run.message] for run in found.runs if not run.results]
 
 
 def _html(
-    grid: Distillation, rows: list[dict[str, Any]], said: list[str], drawn: list[Picture], note: str
+    found: Distillation, rows: list[dict[str, Any]], said: list[str], drawn: list[Picture], note: str
 ) -> str:
     last, palette = found.description["runs"][-1], palette_of(found)
     names = ", ".join(found.title(method) for method in found.methods)
@@ -164,19 +164,19 @@ def _html(
     done, config = sum(bool(run.results) for run in found.runs), last["config"]
     seeds = len({run.seed for run in found.runs})
     lead = (
-        f"{done} of {len(grid.runs)} runs finished: {names}; {seeds} seed{'s' * (seeds != 1)}; the student "
+        f"{done} of {len(found.runs)} runs finished: {names}; {seeds} seed{'s' * (seeds != 1)}; the student "
         f"sees {config['obs']} of {', '.join(config['cameras'])} at {config['size']} x {config['size']} "
         f"pixels, looks {config['looks']} in training."
     )
     body = [f"<h1>{html.escape(title)}</h1>", f'<p class="lead">{html.escape(lead)}</p>']
-    if bad := _unfinished(grid):
-        text = f"{len(bad)} of {len(grid.runs)} runs are not finished; they are listed below."
-        body.append(f'<div class="warning">{text} Their evaluations so far are in the curves.</div>')
+    if bad := _unfinished(found):
+        text = f"{len(bad)} of {len(found.runs)} runs are not finished; they are listed below."
+        body.append(f'<div class="warning">{text} What they have evaluated so far is in the curves.</div>')
     body.append(f'<div class="findings">{"".join(f"<p>{html.escape(s)}</p>" for s in said)}</div>')
     colours = [palette[row["method"]] for row in rows]
     baseline = 0 if len(rows) > 1 else None
     for heading, statistic in (("Interquartile means", "_iqm"), ("Means", "")):
-        head, *texts = success_table(grid, rows, statistic)
+        head, *texts = success_table(found, rows, statistic)
         body.append(f"<h2>Success at the end: {heading.lower()}</h2>")
         body.append(numbers_table(head, texts, [*colours, palette[EXPERT]][: len(texts)], baseline))
     body.append(f'<p class="note">{html.escape(note)}</p>')
@@ -197,30 +197,30 @@ def _html(
         body.append("<h2>Runs that are missing, unfinished or failed</h2>")
         body.append(words_table(["run", "state", "message"], bad))
     body.append("<h2>How to repeat it</h2>")
-    body += [f"<pre>{html.escape(run['command'])}</pre>" for run in grid.description["runs"]]
-    about = {"created": last["created"], **config, "test sets": ", ".join(grid.test_sets)}
+    body += [f"<pre>{html.escape(run['command'])}</pre>" for run in found.description["runs"]]
+    about = {"created": last["created"], **config, "test sets": ", ".join(found.test_sets)}
     about |= {"versions": pairs(last["versions"]), "machine": pairs(last["machine"])}
     about |= {
         f"expert of seed {seed}": ", ".join(f"{k} {flat(v)}" for k, v in expert["facts"].items())
-        for seed, expert in grid.experts.items()
+        for seed, expert in found.experts.items()
     }
     body.append(words_table(["what", "value"], [[key, flat(value)] for key, value in about.items()]))
     return document(title, body)
 
 
-def _markdown(grid: Distillation, rows: list[dict[str, Any]], said: list[str], note: str) -> str:
+def _markdown(found: Distillation, rows: list[dict[str, Any]], said: list[str], note: str) -> str:
     """Tables, findings, missing runs and commands, for a README or an issue."""
-    out = [f"# {grid.description['task']}", ""]
-    out += [f"`{run['command']}`" for run in grid.description["runs"]]
-    tables = (success_table(grid, rows, "_iqm"), success_table(grid, rows), speed_table(rows))
+    out = [f"# {found.description['task']}", ""]
+    out += [f"`{run['command']}`" for run in found.description["runs"]]
+    tables = (success_table(found, rows, "_iqm"), success_table(found, rows), speed_table(rows))
     for head, *body in (*tables, cost_table(rows)):
         out += ["", "| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
         out += ["| " + " | ".join(texts) + " |" for texts in body]
     out += ["", f"The first table has interquartile means, the second means. {SPEED_NOTE}", ""]
     out += [*(f"- {sentence}" for sentence in said), "", note, ""]
-    if bad := _unfinished(grid):
+    if bad := _unfinished(found):
         out += ["## Runs that are missing, unfinished or failed", ""]
         out += [f"- `{name}`: {state}, {message or 'no message'}" for name, state, message in bad] + [""]
-    last = grid.description["runs"][-1]
+    last = found.description["runs"][-1]
     out += [f"Versions: {pairs(last['versions'])}.", "", f"Machine: {pairs(last['machine'])}.", ""]
     return "\n".join(out)

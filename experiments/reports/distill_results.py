@@ -1,4 +1,4 @@
-"""Reader of a folder of `tutelage distill`: the results of its cells, complete or not.
+"""Reading a folder of `tutelage distill`: what its cells came to, complete or not.
 
 Cells may be missing, unfinished, failed or damaged: a folder reads all the same, and each cell says what is
 wrong with it. Only one whose ``distill.json`` cannot be understood raises `GridError`.
@@ -96,7 +96,7 @@ class Distillation:
 
     def expert_scores(self, test_set: str) -> FloatArray:
         """Success of the experts in percent."""
-        return np.array([100 * expert["success"][test_set] for expert in self.experts.values()])
+        return np.array([100 * found["success"][test_set] for found in self.experts.values()])
 
     def shares(self, method: str, test_set: str) -> FloatArray:
         """Success of each finished run in percent of that of its seed's expert, where there is one."""

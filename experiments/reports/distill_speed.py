@@ -1,4 +1,4 @@
-"""Speed of the methods in a folder of `tutelage distill`, at equal frames and at equal seconds."""
+"""How fast the methods of a folder of `tutelage distill` learn: at equal frames, and at equal seconds."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ ENOUGH = 0.95
 """The share of its expert's success at which a student counts as good as its expert."""
 
 
-def timed(grid: Distillation, method: str) -> list[Run]:
-    """List the finished runs that were evaluated on the main test set on the way too."""
-    return [run for run in grid.finished(method) if len(run.curves.get(grid.main, ((),))[0]) > 1]
+def timed(found: Distillation, method: str) -> list[Run]:
+    """The finished runs that tell of speed: those evaluated on the main test set on the way too."""
+    return [run for run in found.finished(method) if len(run.curves.get(found.main, ((),))[0]) > 1]
 
 
-def over_frames(grid: Distillation, method: str) -> FloatArray:
+def over_frames(found: Distillation, method: str) -> FloatArray:
     """Mean success in percent over the frames of training, of each run in `timed`."""
-    curves = [run.curves[grid.main] for run in timed(grid, method)]
+    curves = [run.curves[found.main] for run in timed(found, method)]
     return np.array([float(area_under_curve(frames, scores)) for frames, _, scores in curves])
 
 
-def after_seconds(grid: Distillation, method: str, seconds: float) -> FloatArray:
+def after_seconds(found: Distillation, method: str, seconds: float) -> FloatArray:
     """Success in percent after so many seconds, of each run in `timed`; 0 before its first evaluation."""
-    curves = [run.curves[grid.main] for run in timed(grid, method)]
+    curves = [run.curves[found.main] for run in timed(found, method)]
     return np.array([float(np.interp(seconds, times, scores, left=0.0)) for _, times, scores in curves])
 
 
-def common_seconds(grid: Distillation) -> float:
+def common_seconds(found: Distillation) -> float:
     """Mean seconds, with the expert's where charged, of the method that needed the fewest; NaN for none."""
     ends = [
-        np.mean([run.curves[grid.main][1][-1] for run in runs])
-        for method in grid.methods
-        if (runs := timed(grid, method))
+        np.mean([run.curves[found.main][1][-1] for run in runs])
+        for method in found.methods
+        if (runs := timed(found, method))
     ]
     return float(min(ends, default=math.nan))
 
 
-def needed(grid: Distillation, method: str) -> list[tuple[float, float]]:
+def needed(found: Distillation, method: str) -> list[tuple[float, float]]:
     """Frames and seconds until a run in `timed` has `ENOUGH` of its expert's success; infinite if never.
 
     What counts is the first evaluation that is as high, of as many episodes as evaluations on the way have.
     A run whose seed has no expert needs `ENOUGH` of all episodes; no success at all is never enough, whatever
     the expert's.
     """
-    return [_needed(grid, run) for run in timed(grid, method)]
+    return [_needed(found, run) for run in timed(found, method)]
 
 
-def _needed(grid: Distillation, run: Run) -> tuple[float, float]:
-    expert = grid.experts.get(run.seed)
-    aim = 100 * ENOUGH * (expert["success"][grid.main] if expert else 1.0)
-    frames, seconds, scores = run.curves[grid.main]
+def _needed(found: Distillation, run: Run) -> tuple[float, float]:
+    expert = found.experts.get(run.seed)
+    aim = 100 * ENOUGH * (expert["success"][found.main] if expert else 1.0)
+    frames, seconds, scores = run.curves[found.main]
     there = np.flatnonzero((scores >= aim - 1e-9) & (scores > 0))
     return (float(frames[there[0]]), float(seconds[there[0]])) if len(there) else (math.inf, math.inf)
 
 
-def speed_figures(grid: Distillation, method: str) -> Mapping[str, float]:
+def speed_figures(found: Distillation, method: str) -> Mapping[str, float]:
     """``runs_timed``, of them ``runs_enough``, and medians of ``frames_needed`` and ``seconds_needed``."""
-    pairs = needed(grid, method)
+    pairs = needed(found, method)
     frames, seconds = np.median(pairs, axis=0) if pairs else (math.nan, math.nan)
     return {
         "runs_timed": len(pairs),

@@ -69,7 +69,7 @@ def estimate(
 
 
 def summary_rows(
-    grid: Distillation, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    found: Distillation, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> list[dict[str, Any]]:
     """One row for each method, the baseline's first: all figures of the tables.
 
@@ -83,32 +83,32 @@ def summary_rows(
         `SECONDS`. NaN where a figure cannot be had.
     """
     how: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
-    baseline = grid.scores(grid.baseline, grid.main)
-    seconds = common_seconds(grid)
+    baseline = found.scores(found.baseline, found.main)
+    seconds = common_seconds(found)
     rows = []
-    for method in sorted(grid.methods, key=lambda name: name != grid.baseline):
-        scores = grid.scores(method, grid.main)
+    for method in sorted(found.methods, key=lambda name: name != found.baseline):
+        scores = found.scores(method, found.main)
         row: dict[str, Any] = {
             "method": method,
             "title": found.title(method),
             "is_baseline": method == found.baseline,
             "runs": len(scores),
-            "runs_asked": len(grid.of(method)),
+            "runs_asked": len(found.of(method)),
         }
-        for name in grid.test_sets:
-            _put(row, name, estimate([grid.scores(method, name)], mean, **how))
-            _put(row, f"{name}_iqm", estimate([grid.scores(method, name)], iqm, **how))
-        _put(row, "share", estimate([grid.shares(method, grid.main)], mean, **how))
+        for name in found.test_sets:
+            _put(row, name, estimate([found.scores(method, name)], mean, **how))
+            _put(row, f"{name}_iqm", estimate([found.scores(method, name)], iqm, **how))
+        _put(row, "share", estimate([found.shares(method, found.main)], mean, **how))
         versus = np.empty(0) if row["is_baseline"] else baseline
         _put(row, "improvement", estimate([scores, versus], probability_of_improvement, **how))
         difference = welch(scores, versus, confidence) if len(scores) and len(versus) else None
         for key in ("value", "low", "high", "p"):
             row[f"difference_{key}"] = getattr(difference, key) if difference else math.nan
-        _put(row, "over_frames", estimate([over_frames(grid, method)], mean, **how))
-        _put(row, "after_seconds", estimate([after_seconds(grid, method, seconds)], mean, **how))
-        row |= {"common_seconds": seconds, **speed_figures(grid, method)}
+        _put(row, "over_frames", estimate([over_frames(found, method)], mean, **how))
+        _put(row, "after_seconds", estimate([after_seconds(found, method, seconds)], mean, **how))
+        row |= {"common_seconds": seconds, **speed_figures(found, method)}
         for key in (*COSTS, *SECONDS):
-            values = [float(run.results[key]) for run in grid.finished(method)]
+            values = [float(run.results[key]) for run in found.finished(method)]
             row[key] = float(np.mean(values)) if values else math.nan
         rows.append(row)
     for row, p in zip(rows, holm([row["difference_p"] for row in rows]), strict=True):
@@ -116,20 +116,18 @@ def summary_rows(
     return rows
 
 
-def _put(row: dict[str, Any], key: str, estimated: Estimate) -> None:
-    row[key], row[f"{key}_low"], row[f"{key}_high"] = map(
-        float, (estimated.value, estimated.low, estimated.high)
-    )
+def _put(row: dict[str, Any], key: str, found: Estimate) -> None:
+    row[key], row[f"{key}_low"], row[f"{key}_high"] = map(float, (found.value, found.low, found.high))
 
 
-def run_rows(grid: Distillation) -> list[dict[str, Any]]:
+def run_rows(found: Distillation) -> list[dict[str, Any]]:
     """One row for each cell, as plain values."""
     rows = []
-    for run in grid.runs:
+    for run in found.runs:
         row: dict[str, Any] = {"method": run.method, "seed": run.seed, "state": run.state}
-        for name in grid.test_sets:
+        for name in found.test_sets:
             row[name] = run.results.get("success", {}).get(name, math.nan)
-            row[f"expert, {name}"] = grid.experts.get(run.seed, {}).get("success", {}).get(name, math.nan)
+            row[f"expert, {name}"] = found.experts.get(run.seed, {}).get("success", {}).get(name, math.nan)
         row |= {key: run.results.get(key, math.nan) for key in (*COSTS, *SECONDS)}
         for joint, error in (run.results.get("action_error") or {}).items():
             row[f"action error, {joint}"] = error
@@ -151,15 +149,15 @@ def with_interval(row: Mapping[str, Any], key: str, digits: int = 1) -> str:
     return text
 
 
-def success_table(grid: Distillation, rows: list[dict[str, Any]], statistic: str = "") -> list[list[str]]:
+def success_table(found: Distillation, rows: list[dict[str, Any]], statistic: str = "") -> list[list[str]]:
     """Head and rows of the table of successes; the experts' come last.
 
     Args:
-        grid: the folder.
+        found: the folder.
         rows: of `summary_rows`.
         statistic: ``_iqm``, or nothing for means.
     """
-    head = ["success, %", "runs", *grid.test_sets, "% of the expert's", "P(beats baseline)"]
+    head = ["success, %", "runs", *found.test_sets, "% of the expert's", "P(beats baseline)"]
     table = [head]
     for row in rows:
         runs = f"{row['runs']}" + (f" of {row['runs_asked']}" if row["runs"] < row["runs_asked"] else "")
@@ -167,18 +165,20 @@ def success_table(grid: Distillation, rows: list[dict[str, Any]], statistic: str
             [
                 row["method"] + (" (baseline)" if row["is_baseline"] and len(rows) > 1 else ""),
                 runs,
-                *(with_interval(row, f"{name}{statistic}") for name in grid.test_sets),
+                *(with_interval(row, f"{name}{statistic}") for name in found.test_sets),
                 with_interval(row, "share"),
                 with_interval(row, "improvement", 2),
             ]
         )
-    if grid.experts:
-        scores = [estimate([grid.expert_scores(name)], iqm if statistic else mean) for name in grid.test_sets]
+    if found.experts:
+        scores = [
+            estimate([found.expert_scores(name)], iqm if statistic else mean) for name in found.test_sets
+        ]
         shown: dict[str, Any] = {}
-        for name, e in zip(grid.test_sets, scores, strict=True):
+        for name, e in zip(found.test_sets, scores, strict=True):
             _put(shown, name, e)
-        cells = [with_interval(shown, name) for name in grid.test_sets]
-        table.append(["expert", str(len(grid.experts)), *cells, "100.0", "–"])
+        cells = [with_interval(shown, name) for name in found.test_sets]
+        table.append(["expert", str(len(found.experts)), *cells, "100.0", "–"])
     return table
 
 
@@ -218,21 +218,21 @@ def cost_table(rows: list[dict[str, Any]]) -> list[list[str]]:
     return table
 
 
-def print_tables(grid: Distillation, console: Console) -> None:
+def print_tables(found: Distillation, console: Console) -> None:
     """Print means over seeds with their intervals, and costs."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    rows = summary_rows(grid)
+    rows = summary_rows(found)
     if not any(row["runs"] for row in rows):
         return
-    config = grid.description["runs"][-1]["config"]
-    title = f"{grid.description['task']}: {config['obs']} of {', '.join(config['cameras'])}; mean over seeds"
+    config = found.description["runs"][-1]["config"]
+    title = f"{found.description['task']}: {config['obs']} of {', '.join(config['cameras'])}; mean over seeds"
     words, *each = cost_table(rows)
     beside = [each[i : i + 3] for i in range(0, len(each), 3)]  # as many methods as fit 80 columns
     costs = [[list(column) for column in zip(words, *block, strict=True)] for block in beside]
     speeds = [speed_table(rows)] if len(rows) > 1 else []
-    for head, *body in (success_table(grid, rows), *speeds, *costs):
+    for head, *body in (success_table(found, rows), *speeds, *costs):
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
         for i, name in enumerate(head):
             name = name.replace("P(beats baseline)", "beats baseline")  # fits 80 columns

@@ -1,4 +1,4 @@
-"""The report on a folder of `tutelage specialists`: the success of each arm over the seeds."""
+"""The report on a folder of `tutelage specialists`: how good each arm is, over the seeds."""
 
 from __future__ import annotations
 

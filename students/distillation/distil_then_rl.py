@@ -26,7 +26,7 @@ from tutelage.students.ppo.formulas import PPOConfig, Terms, gaussian_kl
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import Observations, VecTask
     from tutelage.students.distillation.machinery.method import MethodConfig
-    from tutelage.students.vision.student_state import Heads
+    from tutelage.students.vision.student_state import StudentOutput
     from tutelage.students.vision.vision_student import VisionStudent
     from tutelage.teachers.experts.mlp_expert import Advice, Expert
 

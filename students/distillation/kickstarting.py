@@ -20,7 +20,7 @@ from tutelage.teachers.experts.expert_router import ExpertRouter
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import Observations, VecTask
     from tutelage.students.distillation.machinery.method import MethodConfig
-    from tutelage.students.vision.student_state import Heads
+    from tutelage.students.vision.student_state import StudentOutput
     from tutelage.students.vision.vision_student import VisionStudent
     from tutelage.teachers.experts.mlp_expert import Advice, Expert
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.envs.contract.names import unknown_name
-from tutelage.students.torch_tools.running_moments import take_in
+from tutelage.students.torch_tools.running_moments import update_moments
 from tutelage.teachers.experts.mlp_expert import ACTIVATIONS, NormalizedMLP
 
 if TYPE_CHECKING:

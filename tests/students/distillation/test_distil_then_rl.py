@@ -10,7 +10,7 @@ from torch import Tensor
 from tutelage.students.distillation import Budget, LearningConfig, distil_then_rl, evaluate_student
 from tutelage.students.distillation.distil_then_rl import DistilThenRL, DistilThenRLConfig, FineTuning
 from tutelage.students.ppo.formulas import PPOConfig, gaussian_kl
-from tutelage.students.vision.student_state import Heads
+from tutelage.students.vision.student_state import StudentOutput
 from tutelage.students.vision.vision_student import VisionStudent
 
 LEARNING = LearningConfig(
