@@ -163,8 +163,8 @@ def test_a_grid_killed_at_any_moment_ends_with_the_same_numbers(tmp_path: Path) 
     for path in (tmp_path / "whole").glob("*/*/*/evaluations.parquet"):
         other = tmp_path / "killed" / path.relative_to(tmp_path / "whole")
         pd.testing.assert_frame_equal(
-            pd.read_parquet(path).drop(columns="seconds"),
-            pd.read_parquet(other).drop(columns="seconds"),
+            pd.read_parquet(path).filter(regex="^(?!.*seconds)"),
+            pd.read_parquet(other).filter(regex="^(?!.*seconds)"),
             check_exact=True,
         )
 

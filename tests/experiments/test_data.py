@@ -159,7 +159,7 @@ def test_train(recorded: Path, tmp_path: Path) -> None:
     assert (results["frames"], results["updates"], results["data_success"]) == (240, 3, 0.0)
     assert {"training_looks_success", "held_out_looks_success"} <= set(results)
     with pytest.raises(ValueError, match=r"'wrst/rgb'; did you mean 'wrist/rgb'"):
-        data(DataConfig(replace(config, images=("wrst/rgb",))))
+        data(DataConfig(replace(config, images=("wrst/rgb",), out=tmp_path / "other")))
 
 
 def test_defaults_of_a_task_are_those_of_distill(recorded: Path, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from rich.console import Console
 from tutelage.experiments.compare import CompareConfig, compare
 from tutelage.experiments.report import ReportConfig, report
 from tutelage.experiments.reports.summary import summary_table
-from tutelage.experiments.runs.cell import load_trained
 from tutelage.experiments.runs.grid import print_summary
 from tutelage.experiments.runs.locking import FolderError
 from tutelage.experiments.runs.reading import read_grid
+from tutelage.experiments.trainings.taught_student import load_trained
 
 SETTINGS = ("alp_gmm.fit-rate=50,100", "ppo.n-envs=8", "ppo.n-steps=16", "ppo.batch-size=64")
 LABELS = {"alp-gmm:fit-rate=50": "alp-gmm.fit-rate-50", "alp-gmm:fit-rate=100": "alp-gmm.fit-rate-100"}

@@ -17,8 +17,8 @@ from tutelage.experiments.reports.distill_results import read_distillation
 from tutelage.experiments.reports.distill_summary import summary_rows
 from tutelage.experiments.reports.summary import summary_table
 from tutelage.experiments.runs.reading import read_grid
-from tutelage.experiments.trainings.data_run import record_data
 from tutelage.experiments.trainings.distill_checks import checked
+from tutelage.experiments.trainings.recording import record_data
 from tutelage.experiments.views import ViewsConfig, views
 from tutelage.students.distillation.machinery.registry import method_card, method_class
 from tutelage.students.experts.expert_training import train_expert

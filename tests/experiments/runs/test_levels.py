@@ -9,7 +9,7 @@ from tutelage.envs.contract.episodes import Episodes
 from tutelage.envs.contract.levels import LevelSpace
 from tutelage.envs.contract.state import StateError
 from tutelage.experiments.runs.levels import LevelStore, read_levels
-from tutelage.experiments.runs.records import RunRecord
+from tutelage.experiments.runs.records import RunRecord, read_table
 
 
 class Levels(LevelSpace):
@@ -107,17 +107,19 @@ def test_python_objects_are_no_levels(tmp_path: Path) -> None:
 
 
 def test_a_record_holds_ids_and_is_cut_back_with_its_levels(tmp_path: Path) -> None:
-    record = RunRecord(tmp_path, Levels(), 100)
+    record = RunRecord(tmp_path, Levels())
     record.add_episodes(10, Episodes.of(np.stack([A, B]), [1, 2]))
+    record.write()
+    checkpoint = record.state_dict()
     record.add_episodes(20, Episodes.of(np.stack([B, C]), [3, 4]))
     record.write()
-    assert record.episodes.columns()["task/level"].tolist() == [0, 1, 1, 2]
+    assert read_table(tmp_path / "episodes.parquet")["task/level"].to_pylist() == [0, 1, 1, 2]
     tasks, returns = record.recent(3)
     np.testing.assert_array_equal(tasks, [B, B, C])
     assert returns.tolist() == [2, 3, 4]
-    again = RunRecord(tmp_path, Levels(), 100)
-    again.resume(10, 1.0, [])
+    again = RunRecord(tmp_path, Levels())
+    again.load_state_dict(checkpoint)
     again.add_episodes(20, Episodes.of(np.stack([D, A]), [5, 6]))
     again.write()
-    assert again.episodes.columns()["task/level"].tolist() == [0, 1, 2, 0]
+    assert read_table(tmp_path / "episodes.parquet")["task/level"].to_pylist() == [0, 1, 2, 0]
     np.testing.assert_array_equal(read_levels(tmp_path), [A, B, D])

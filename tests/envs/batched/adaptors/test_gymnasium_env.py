@@ -46,7 +46,7 @@ def test_dict_views(sliding_mass: Any) -> None:
         if ends.any():
             break
     assert set(infos["final_obs"][np.flatnonzero(ends)[0]]) == {"privileged", "raw"}
-    with pytest.raises(ValueError, match="no view 'privilegd'; did you mean 'privileged'"):
+    with pytest.raises(ValueError, match="view 'privilegd'; did you mean 'privileged'"):
         GymnasiumVecTask(sliding_mass(1, threads=1), views=("privilegd",))
 
 

@@ -245,7 +245,7 @@ def test_dict_views_and_images_train(sliding_mass: Any) -> None:
     model = PPO("MultiInputPolicy", SB3VecTask(task, names[:2]), n_steps=8, batch_size=24, n_epochs=1, seed=0)
     model.learn(48)
     assert model.num_timesteps == 48
-    with pytest.raises(ValueError, match="no view 'front/rbg'; did you mean 'front/rgb'"):
+    with pytest.raises(ValueError, match="view 'front/rbg'; did you mean 'front/rgb'"):
         SB3VecTask(task, views=("front/rbg",))
 
 
