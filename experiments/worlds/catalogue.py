@@ -75,7 +75,7 @@ def task_env_card(name: str) -> TaskEnvCard:
         recipe = recipe_of(bare, name)
     else:
         recipe = replace(USERS_OWN, knowledge=getattr(bare, "task_knowledge", None))
-    # Of the class itself: an inherited one would make environments of the class above, without what was changed.
+    # Of the class itself: an inherited one would make environments of the class above.
     batched = world.make_batch if "make_batch" in vars(world) else None
     renders = takes_render_mode and "rgb_array" in env.metadata.get("render_modes", ())
     env.close()
