@@ -18,18 +18,17 @@ def encode(node: Any, where: str, tensors: dict[str, Tensor]) -> Any:
 
     Args:
         node: nested mappings, lists and tuples of tensors, arrays, numbers, strings, None.
-        where: its name, for those of the tensors in it.
+        where: its name; tensors are named by their paths, ``policy/action_net.weight``.
         tensors: what is to be saved beside the JSON text.
 
     Raises:
         TypeError: for a leaf of another type.
     """
     if isinstance(node, Tensor | np.ndarray):
-        name = f"{len(tensors)}{where}"
         kind = "tensor" if isinstance(node, Tensor) else "array"
         tensor = node.detach() if isinstance(node, Tensor) else torch.from_numpy(np.array(node))
-        tensors[name] = tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
-        return {kind: name}
+        tensors[where] = tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
+        return {kind: where}
     if isinstance(node, Mapping):
         return {"dict": [[key, encode(value, f"{where}/{key}", tensors)] for key, value in node.items()]}
     if isinstance(node, list | tuple):
