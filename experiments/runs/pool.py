@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,9 @@ class JobPool:
         if status.get("state") != "failed":
             why = f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
             if code >= 0:
-                log = (folder / "log.txt").read_text(errors="replace").strip()
+                log = ""
+                with suppress(OSError):  # a process that died before it had begun has none
+                    log = (folder / "log.txt").read_text(errors="replace").strip()
                 why = log.rpartition("\n")[2] or f"exit code {code}"
         self._fail(job, why)
         return True
