@@ -139,6 +139,7 @@ def test_heavy_libraries_are_imported_where_they_are_used() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_grid_killed_at_any_moment_ends_with_the_same_numbers(tmp_path: Path) -> None:
     command = [*TUTELAGE, "compare", *SMALL, "--teachers", "random", "alp-gmm", "--seeds", "2"]
     whole = subprocess.run([*command, "--out", str(tmp_path / "whole")], capture_output=True, text=True)
@@ -306,8 +307,10 @@ def test_a_users_own_environment_and_student_are_compared(tmp_path: Path, users_
             teachers=("random", "alp-gmm"),
             students=("stable_baselines3:A2C",),
             seeds=1,
-            steps=1000,
+            steps=500,
+            evaluate_every=250,
             clips=False,
+            workers=2,
             out=tmp_path / "out",
         )
     )

@@ -216,6 +216,7 @@ def test_training_that_would_come_to_nothing_does_not_begin(
     assert not (recorded / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_with_the_same_student(recorded: Path, tmp_path: Path) -> None:
     """Larger than the ring, so that frames are read while it learns; killed after a checkpoint in mid-run."""
     config = TrainConfig(recorded, tmp_path / "whole", updates=400, buffer_frames=120, episodes=0)

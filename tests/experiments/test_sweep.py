@@ -14,9 +14,9 @@ from rich.console import Console
 from tutelage.experiments.compare import CompareConfig, compare
 from tutelage.experiments.report import ReportConfig, report
 from tutelage.experiments.reports.summary import summary_table
-from tutelage.experiments.runs.grid import print_summary
 from tutelage.experiments.runs.locking import FolderError
 from tutelage.experiments.runs.reading import read_grid
+from tutelage.experiments.trainings.comparison import print_summary
 from tutelage.experiments.trainings.taught_student import load_trained
 
 SETTINGS = ("alp_gmm.fit-rate=50,100", "ppo.n-envs=8", "ppo.n-steps=16", "ppo.batch-size=64")
@@ -27,6 +27,9 @@ def test_settings_follow_one_option() -> None:
     words = ["--set", "alp-gmm.fit-rate=50,100", "ppo.learning-rate=1e-4", "--seeds", "2"]
     config = tyro.cli(CompareConfig, args=words)
     assert (config.set, config.seeds) == (("alp-gmm.fit-rate=50,100", "ppo.learning-rate=1e-4"), 2)
+
+
+pytestmark = pytest.mark.xdist_group("sweep")  # all share one finished comparison
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,7 @@ def test_every_value_has_cells_rows_and_curves_of_its_own(swept: CompareConfig) 
     assert all(label in page for label in LABELS)
 
 
-def test_the_same_settings_continue_and_others_are_refused(swept: CompareConfig) -> None:
+def test_the_same_settings_continue_others_are_refused_and_values_are_added(swept: CompareConfig) -> None:
     assert swept.out is not None
     files = sorted(swept.out.glob("ppo/*/seed-0/episodes.parquet"))
     ages = [path.stat().st_mtime_ns for path in files]
@@ -87,8 +90,12 @@ def test_the_same_settings_continue_and_others_are_refused(swept: CompareConfig)
         FolderError, match=r"\(different: students.ppo.n_envs\); choose another --out, or repeat"
     ):
         compare(replace(again, set=(*SETTINGS[:1], "ppo.n-envs=4", *SETTINGS[2:])))
-    with pytest.raises(FolderError, match=r"different: sweep\..*, task_teachers.alp-gmm:fit-rate=100"):
-        compare(replace(again, set=("alp-gmm.fit-rate=50,60", *SETTINGS[1:])))
+    # Another value is a further task teacher: the folder grows, and what is finished stays.
+    assert compare(replace(again, set=("alp-gmm.fit-rate=50,60", *SETTINGS[1:]))) == 0
+    assert [path.stat().st_mtime_ns for path in files] == ages
+    written = json.loads((swept.out / "grid.json").read_text())
+    assert set(written["task_teachers"]) == {"random", *LABELS, "alp-gmm:fit-rate=60"}
+    assert set(written["sweep"]) == {*LABELS, "alp-gmm:fit-rate=60"}
 
 
 def test_names_that_are_no_folders_are_read_and_drawn(make_grid: Callable[..., Path]) -> None:
