@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -14,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tutelage.envs.contract.state import StateError, atomic_file
+from tutelage.envs.contract.names import unknown_name
+from tutelage.envs.contract.state import StateError, atomic_file, write_json
 from tutelage.students.sb3.checkpoint import untouched_generators
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -195,8 +195,7 @@ class RslRlPolicy(nn.Module):
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
         with atomic_file(Path(folder) / WEIGHTS) as part:
             save_file(tensors, part)
-        with atomic_file(Path(folder) / DESCRIPTION) as part:
-            part.write_text(json.dumps({"config": asdict(self.config), **self.sizes}, indent=2) + "\n")
+        write_json(Path(folder) / DESCRIPTION, {"config": asdict(self.config), **self.sizes})
 
     @staticmethod
     def load(folder: str | Path, device: str | torch.device = "cpu") -> RslRlPolicy:
@@ -230,9 +229,7 @@ def config_from_json(values: Mapping[str, Any]) -> RslRlPPOConfig:
     known = [setting.name for setting in fields(RslRlPPOConfig)]
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"unknown setting {name!r} of RslRlPPOConfig{hint} (known: {', '.join(known)})")
+            raise ValueError(unknown_name("setting of RslRlPPOConfig", name, known))
     settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
     }
@@ -248,9 +245,7 @@ def check_config(config: RslRlPPOConfig) -> None:
         ValueError: naming the setting.
     """
     if config.activation not in ACTIVATIONS:
-        near = difflib.get_close_matches(config.activation, ACTIVATIONS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown activation {config.activation!r}{hint} (known: {', '.join(ACTIVATIONS)})")
+        raise ValueError(unknown_name("activation", config.activation, ACTIVATIONS))
     if config.schedule not in ("adaptive", "fixed"):
         raise ValueError(f"unknown schedule {config.schedule!r} (known: adaptive, fixed)")
     if not config.actor_hidden or not config.critic_hidden:

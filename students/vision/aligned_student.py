@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tutelage.envs.contract.state import StateError, atomic_file
+from tutelage.envs.contract.state import StateError, write_json
 from tutelage.students.vision.vision_config import VisionConfig, vision_config_from_json
 from tutelage.students.vision.vision_student import DESCRIPTION, HEAD, WEIGHTS, VisionStudent
 from tutelage.teachers.experts.mlp_expert import ExpertConfig, MLPExpert, NormalizedMLP, read_view
@@ -193,8 +193,7 @@ class AlignedStudent(VisionStudent):
     def save(self, folder: str | Path) -> None:
         """Write the files of `VisionStudent.save`, and beside them the sizes of the expert's network."""
         description = {"expert": asdict(self.expert_config), "bottleneck": self.bottleneck}
-        with atomic_file(Path(folder) / HEAD) as part:
-            part.write_text(json.dumps(description, indent=2) + "\n")
+        write_json(Path(folder) / HEAD, description)
         self._write(folder)
 
     @staticmethod

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from tutelage.envs.contract.names import unknown_name
-from tutelage.envs.contract.state import StateError, atomic_file
+from tutelage.envs.contract.state import StateError, atomic_file, write_json
 from tutelage.students.vision.critics import Critic
 from tutelage.students.vision.encoders import ENCODERS, Encoder, fast_bfloat16
 from tutelage.students.vision.pixels import input_size, to_pixels
@@ -279,8 +279,7 @@ class VisionStudent(nn.Module):
         description = {"config": asdict(self.config), "shapes": self.shapes, "num_actions": self.num_actions}
         with atomic_file(Path(folder) / WEIGHTS) as part:
             save_file(tensors, part)
-        with atomic_file(Path(folder) / DESCRIPTION) as part:
-            part.write_text(json.dumps(description, indent=2) + "\n")
+        write_json(Path(folder) / DESCRIPTION, description)
 
     @staticmethod
     def load(folder: str | Path, device: str | torch.device = "cpu") -> VisionStudent:

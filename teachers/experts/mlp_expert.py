@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.envs.contract.names import unknown_name
-from tutelage.envs.contract.state import StateError, atomic_file
+from tutelage.envs.contract.state import StateError, atomic_file, write_json
 
 if TYPE_CHECKING:
     from tutelage.envs.batched.task.vec_task import VecTask
@@ -251,8 +251,7 @@ class MLPExpert(nn.Module):
         }
         with atomic_file(Path(folder) / WEIGHTS) as part:
             part.write_bytes(data)
-        with atomic_file(Path(folder) / DESCRIPTION) as part:
-            part.write_text(json.dumps(description, indent=2) + "\n")
+        write_json(Path(folder) / DESCRIPTION, description)
 
     @staticmethod
     def load(folder: str | Path, device: str | torch.device = "cpu") -> MLPExpert:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Unpack
+from typing import ClassVar
 
 import mujoco
 import torch
 from torch import Tensor
 
 from tutelage.envs.batched.task.rows import Rows
-from tutelage.envs.batched.task.vec_task import TaskOptions, VecTask
+from tutelage.envs.batched.task.vec_task import VecTask
 from tutelage.envs.contract.recipe import WorldRecipe, batched_ppo, grid_or_sample
 from tutelage.envs.contract.tasks import BoxTasks
 
@@ -95,9 +95,6 @@ class BallBalance(VecTask):
     default_obs_view: ClassVar[str] = "privileged"
     default_max_contacts: ClassVar[int] = 8
     default_max_constraints: ClassVar[int] = 32
-
-    def __init__(self, num_envs: int, **options: Unpack[TaskOptions]) -> None:
-        super().__init__(num_envs, **options)
 
     def build_spec(self) -> mujoco.MjSpec:
         """A plate with a rim on two hinges, a ball, and the mark of the target on the plate."""

@@ -181,7 +181,7 @@ def test_configs_are_json(hidden: tuple[int, ...], gamma: float, rate: float, sc
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"gama": 0.9}, "unknown setting 'gama' of RslRlPPOConfig; did you mean 'gamma'"),
+        ({"gama": 0.9}, "unknown setting of RslRlPPOConfig 'gama'; did you mean 'gamma'"),
         ({"activation": "rellu"}, "unknown activation 'rellu'; did you mean 'relu'"),
         ({"schedule": "cosine"}, "unknown schedule 'cosine'"),
         ({"actor_hidden": []}, "at least one hidden layer"),
